@@ -1,0 +1,44 @@
+#include "common/cpu.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "common/check.h"
+
+namespace lossk {
+namespace {
+
+constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512bf16"};
+
+Cpu detect() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) return Cpu::avx512bf16;
+  if (avx512) return Cpu::avx512;
+  if (avx2) return Cpu::avx2;
+#endif
+  return Cpu::portable;
+}
+
+Cpu choose() {
+  const Cpu best = detect();
+  const char* wanted = std::getenv("LOSSK_CPU");
+  if (wanted == nullptr) return best;
+  for (int i = 0; i <= static_cast<int>(best); ++i)
+    if (std::strcmp(wanted, kNames[i]) == 0) return static_cast<Cpu>(i);
+  fail("lossk: LOSSK_CPU must be portable, avx2, avx512 or avx512bf16 and at most ", cpu_name(best), ", got ", wanted);
+}
+
+}  // namespace
+
+const char* cpu_name(Cpu c) { return kNames[static_cast<int>(c)]; }
+
+Cpu cpu() {
+  static const Cpu chosen = choose();
+  return chosen;
+}
+
+}  // namespace lossk

@@ -1,0 +1,46 @@
+// Matrix products of packed panels, accumulated in T (float or double): what every CPU kernel of lossk is made of.
+//
+// c[m, n] (+)= a[m, depth] b[n, depth]^T. Each operand is packed first into panels of `width` rows, depth-major:
+// [panel][depth / unit][width][unit], zero-padded; a in panels of mr rows, b in panels of nr. Every element of c is the
+// same chain of operations wherever its row lies in a tile, so a row's result does not depend on the rows beside it.
+#pragma once
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+
+namespace lossk {
+
+using torch::headeronly::ScalarType;
+
+struct PackArgs {
+  const void* source;
+  int64_t row_stride, depth_stride;
+  int64_t count, depth;  // rows and depth to read
+  int64_t width, steps;  // of the panels; steps * unit >= depth, the rest is zero
+  int64_t panel_stride;  // packed elements from one panel to the next: steps * width when packed whole
+};
+
+template <class T>
+struct Products {
+  const char* name;
+  int64_t mr, nr;
+  int64_t unit;           // depth elements in one packed element: 2 for pairs of bfloat16
+  int64_t element_bytes;  // of a packed element
+  void (*pack_input)(const PackArgs&, void* panels);  // from the tensors' dtype
+  void (*pack_grad)(const PackArgs&, void* panels);   // from T, rounded to what the product reads
+  void (*gemm)(
+      int64_t m, int64_t n, int64_t steps, const void* a, const void* b, T* c, int64_t c_stride, bool accumulate);
+
+  static constexpr int64_t max_mr = 12;
+
+  int64_t steps(int64_t depth) const { return (depth + unit - 1) / unit; }
+  int64_t bytes(int64_t count, int64_t width, int64_t depth) const {
+    return (count + width - 1) / width * width * steps(depth) * element_bytes;
+  }
+};
+
+// The products for tensors of this dtype on this CPU. T is double for float64 tensors, float for the others.
+template <class T>
+const Products<T>& products(ScalarType dtype);
+
+}  // namespace lossk

@@ -1,0 +1,171 @@
+// The products as templates on a CPU (Isa), instantiated by products_*.cpp with that CPU's compiler flags.
+#pragma once
+#include <type_traits>
+
+#include "common/products.h"
+#include "common/simd.h"
+
+namespace lossk {
+
+struct Bf16 { uint16_t bits; };
+struct Fp16 { uint16_t bits; };
+
+template <class Isa>
+struct Convert {
+  static float to_float(float x) { return x; }
+  static float to_float(Bf16 x) { return bits_to_float(uint32_t(x.bits) << 16); }
+  // The exponent is moved by one multiplication, which also makes subnormals right; inf and nan then need their field.
+  static float to_float(Fp16 x) {
+    const uint32_t sign = uint32_t(x.bits & 0x8000) << 16, rest = uint32_t(x.bits & 0x7fff) << 13;
+    const float scaled = bits_to_float(rest) * bits_to_float(0x77800000);  // 2^112
+    const uint32_t bits = rest >= 0x0f800000 ? rest | 0x7f800000 : float_bits(scaled);
+    return bits_to_float(bits | sign);
+  }
+  static uint16_t to_bf16(Bf16 x) { return x.bits; }
+  static uint16_t to_bf16(float x) {  // to nearest even; nan stays nan
+    const uint32_t bits = float_bits(x);
+    return x != x ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+  }
+
+ private:
+  static float bits_to_float(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+  static uint32_t float_bits(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+  }
+};
+
+// Packed element types: float and double read one depth step, a uint32_t two steps as a pair of bfloat16 (low first).
+template <class Op>
+constexpr int64_t unit_of = std::is_same_v<Op, uint32_t> ? 2 : 1;
+
+template <class Isa, class From, class Op>
+Op pack_one(const From* x, int64_t depth_stride, int64_t left) {
+  if constexpr (std::is_same_v<Op, uint32_t>) {
+    const uint32_t low = Convert<Isa>::to_bf16(x[0]);
+    return left < 2 ? low : low | uint32_t(Convert<Isa>::to_bf16(x[depth_stride])) << 16;
+  } else if constexpr (std::is_same_v<Op, double>) {
+    return *x;
+  } else {
+    return Convert<Isa>::to_float(*x);
+  }
+}
+
+template <class Isa, class From, class Op, int64_t width>
+void pack_panels(const PackArgs& args, Op* out) {
+  constexpr int64_t unit = unit_of<Op>;
+  const From* source = static_cast<const From*>(args.source);
+  const int64_t row_stride = args.row_stride, depth_stride = args.depth_stride;
+  const int64_t depth = args.depth, steps = args.steps;
+  for (int64_t r0 = 0; r0 < args.count; r0 += width, out += args.panel_stride) {
+    const int64_t rows = args.count - r0 < width ? args.count - r0 : width;
+    if (row_stride == 1 && rows == width) {  // rows side by side: contiguous both ways
+      for (int64_t s = 0; s < steps; ++s)
+        for (int64_t i = 0; i < width; ++i)
+          out[s * width + i] = s * unit < depth ? pack_one<Isa, From, Op>(
+              source + r0 + i + s * unit * depth_stride, depth_stride, depth - s * unit) : Op(0);
+      continue;
+    }
+    constexpr int64_t kBlock = 32;  // depth steps transposed at a time, so that the panel's lines stay in L1
+    for (int64_t s0 = 0; s0 < steps; s0 += kBlock) {
+      const int64_t s1 = s0 + kBlock < steps ? s0 + kBlock : steps;
+      for (int64_t i = 0; i < width; ++i) {
+        if (i >= rows) {
+          for (int64_t s = s0; s < s1; ++s) out[s * width + i] = Op(0);
+          continue;
+        }
+        const From* row = source + (r0 + i) * row_stride;
+        for (int64_t s = s0; s < s1; ++s)
+          out[s * width + i] = s * unit < depth ? pack_one<Isa, From, Op>(
+              row + s * unit * depth_stride, depth_stride, depth - s * unit) : Op(0);
+      }
+    }
+  }
+}
+
+// One register tile of c. Op float or double: multiply-add; pairs of bfloat16: Isa::dot.
+template <class Isa, class T, class Op>
+void micro(int64_t depth, const Op* a, const Op* b, T* c, int64_t c_stride, bool accumulate) {
+  using S = Simd<Isa, T>;
+  using V = typename S::V;
+  constexpr int mr = Isa::mr, vectors = Isa::vectors;
+  constexpr int64_t nr = vectors * S::width;
+  V sum[mr][vectors];
+#pragma GCC unroll 12
+  for (int i = 0; i < mr; ++i)
+#pragma GCC unroll 2
+    for (int j = 0; j < vectors; ++j) sum[i][j] = accumulate ? S::load(c + i * c_stride + j * S::width) : V{};
+  for (int64_t k = 0; k < depth; ++k, a += mr, b += nr) {
+    V bv[vectors];
+#pragma GCC unroll 2
+    for (int j = 0; j < vectors; ++j) std::memcpy(&bv[j], b + j * S::width, sizeof(V));
+#pragma GCC unroll 12
+    for (int i = 0; i < mr; ++i)
+#pragma GCC unroll 2
+      for (int j = 0; j < vectors; ++j) {
+        if constexpr (std::is_same_v<Op, T>) sum[i][j] += S::fill(a[i]) * bv[j];
+        else sum[i][j] = Isa::dot(sum[i][j], a[i], bv[j]);
+      }
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < mr; ++i)
+#pragma GCC unroll 2
+    for (int j = 0; j < vectors; ++j) S::store(c + i * c_stride + j * S::width, sum[i][j]);
+}
+
+template <class Isa, class T, class Op>
+void gemm(
+    int64_t m, int64_t n, int64_t steps, const void* a_panels, const void* b_panels, T* c, int64_t c_stride,
+    bool accumulate) {
+  constexpr int64_t mr = Isa::mr, nr = Isa::vectors * Simd<Isa, T>::width;
+  // A slice of b, 192 columns deep enough to fill about 300 KB, stays in L2; one panel of a, 18 KB, in L1.
+  constexpr int64_t kSteps = 1536 / sizeof(Op), kColumns = 192;
+  const Op* a = static_cast<const Op*>(a_panels);
+  const Op* b = static_cast<const Op*>(b_panels);
+  int64_t k = 0;
+  do {  // at least once: a depth of 0 still writes zeros
+    const int64_t depth = steps - k < kSteps ? steps - k : kSteps;
+    const bool add = accumulate || k > 0;
+    for (int64_t n0 = 0; n0 < n; n0 += kColumns) {
+      const int64_t n1 = n - n0 < kColumns ? n : n0 + kColumns;
+      for (int64_t i = 0; i < m; i += mr)
+        for (int64_t j = n0; j < n1; j += nr) {
+          const Op* ap = a + i * steps + k * mr;
+          const Op* bp = b + j * steps + k * nr;
+          T* out = c + i * c_stride + j;
+          const int64_t rows = m - i < mr ? m - i : mr, columns = n - j < nr ? n - j : nr;
+          if (rows == mr && columns == nr) {
+            for (int64_t r = 0; add && r < mr; ++r) __builtin_prefetch(out + r * c_stride, 1);
+            micro<Isa, T, Op>(depth, ap, bp, out, c_stride, add);
+            continue;
+          }
+          T tile[mr * nr] = {};  // an edge goes through a whole tile: same arithmetic, nothing written outside c
+          for (int64_t r = 0; add && r < rows; ++r) std::memcpy(tile + r * nr, out + r * c_stride, columns * sizeof(T));
+          micro<Isa, T, Op>(depth, ap, bp, tile, nr, add);
+          for (int64_t r = 0; r < rows; ++r) std::memcpy(out + r * c_stride, tile + r * nr, columns * sizeof(T));
+        }
+    }
+    k += depth;
+  } while (k < steps);
+}
+
+// The table for one CPU: T accumulates, Op is what the product reads, From the tensors' dtype.
+template <class Isa, class T, class Op, class From>
+constexpr Products<T> make_products(const char* name) {
+  constexpr int64_t mr = Isa::mr, nr = Isa::vectors * Simd<Isa, T>::width;
+  return {
+      name, mr, nr, unit_of<Op>, sizeof(Op),
+      [](const PackArgs& args, void* out) {
+        if (args.width == mr) pack_panels<Isa, From, Op, mr>(args, static_cast<Op*>(out));
+        else pack_panels<Isa, From, Op, nr>(args, static_cast<Op*>(out));
+      },
+      [](const PackArgs& args, void* out) { pack_panels<Isa, T, Op, mr>(args, static_cast<Op*>(out)); },
+      gemm<Isa, T, Op>};
+}
+
+}  // namespace lossk

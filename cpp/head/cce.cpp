@@ -1,0 +1,98 @@
+// cce_forward on the CPU, schema in ops.cpp: the loss and, in the same sweep, its gradients (three products, not four).
+#include <torch/csrc/stable/library.h>
+
+#include "head/grad_outputs.h"
+#include "head/sweep.h"
+
+namespace lossk {
+namespace {
+
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// Rows whose raw logits over the whole vocabulary fit in kBlockBytes, but enough of them that d weight, read and
+// written once per chunk, does not set the pace.
+template <class T>
+int64_t rows_kept(const Head<T>& head, int64_t active) {
+  const int64_t per_row = std::max<int64_t>(1, head.segments()) * kSegment * int64_t(sizeof(T));
+  const int64_t mr = head.products.mr, fit = std::max<int64_t>(192, kBlockBytes / per_row) / mr * mr;
+  return std::max<int64_t>(1, std::min<int64_t>({active, fit, 2048 / mr * mr}));
+}
+
+template <class T>
+Outputs forward_of(
+    const HeadArgs& args, const Tensor& loss_coef, const Tensor& index_coef, const Wanted& wanted) {
+  const Head<T> head(args);
+  const int64_t n = head.total, active = head.rows.size(), dim = head.dim, picks = head.picks;
+  check_tensor(args.op, "loss_coef", loss_coef, {3, n}, scalar_type_of<T>);
+  check_tensor(args.op, "index_coef", index_coef, {n, picks}, scalar_type_of<T>);
+  const Optional<T> loss_of(loss_coef), pick_of(index_coef);
+  const T *a = loss_of.data, *b = a + n, *c = b + n;
+
+  Tensor lse = zeros(args.op, args.input, {n}, scalar_type_of<T>);
+  Tensor loss = zeros(args.op, args.input, {}, scalar_type_of<T>);
+  GradTensors grads = grad_tensors<T>(args, wanted, scalar_type_of<T>, scalar_type_of<T>);
+
+  bool dense = false;  // aux_dot is in the loss: every statistic, and the general gradient
+  for (int64_t i : head.rows) dense = dense || c[i] != 0;
+  const bool any = wanted.any() && head.vocab > 0;
+  const int64_t chunk = any ? rows_kept(head, active) : rows_per_chunk(head, active);
+  Sweep<T> sweep(head, chunk, any ? head.segments() : 0);
+  std::vector<RowState<double>> states(chunk);
+  std::vector<RowCoef<T>> coefs(any ? chunk : 0);
+  std::vector<T> scale_sum(wanted.scale ? active : 0);
+  const Scratch picked(args.op, n * picks * sizeof(T));
+  const Scratch input_sum(args.op, wanted.input ? chunk * dim * sizeof(T) : 0);
+  double total = 0;
+  for (int64_t begin = 0; begin < active; begin += chunk) {
+    const int64_t count = std::min(chunk, active - begin);
+    sweep.take_rows(begin, count);
+    sweep.stats(dense, any, states.data(), picked.get<T>());
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = head.rows[begin + r], *index = head.index(row);
+      if (dense) add_picks(head, row, picked.get<T>(), states[r]);
+      const double z = states[r].lse();
+      data<T>(lse)[row] = T(z);
+      double term = a[row] * z + b[row] * z * z;
+      if (c[row] != 0) term += c[row] * states[r].aux_dot;
+      for (int64_t k = 0; k < picks; ++k)
+        if (index[k] >= 0) term -= double(pick_of.data[row * picks + k]) * picked.get<T>()[row * picks + k];
+      total += term;
+      if (any)
+        coefs[r] = {T(z), T(0), T(a[row] + 2 * b[row] * z), T(0), T(0), T(0), T(0), c[row],
+                    pick_of.data + row * picks};
+    }
+    if (!any) continue;
+    GradSinks<T> out;
+    if (wanted.input) {
+      out.input = input_sum.get<T>();
+      std::fill_n(out.input, count * dim, T(0));
+    }
+    if (wanted.weight) out.weight = data<T>(grads.weight);
+    if (wanted.bias) out.bias = data<T>(grads.bias);
+    if (wanted.scale) out.scale = scale_sum.data() + begin;
+    out.fresh = begin == 0;
+    sweep.grads(0, head.segments(), true, dense, coefs.data(), out);
+    if (wanted.input) store_rows(head, out.input, begin, count, grads.input);
+  }
+  for (size_t i = 0; i < scale_sum.size(); ++i) data<T>(grads.scale)[head.rows[i]] = scale_sum[i];
+  *data<T>(loss) = T(total);
+  return {loss, lse, grads.input, grads.weight, grads.bias, grads.scale};
+}
+
+Outputs cce_forward(
+    const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
+    const std::optional<Tensor>& scale, const Tensor& index, const std::optional<Tensor>& aux,
+    const std::optional<Tensor>& active, double softcap, double margin, const Tensor& loss_coef,
+    const Tensor& index_coef, std::vector<bool> needs_grad) {
+  const std::optional<Tensor> picks(index);
+  const HeadArgs args{"cce_forward", input, linear_weight, linear_bias, scale, picks, aux, active, softcap, margin};
+  const Wanted wanted(args.op, needs_grad);
+  const auto run = input.scalar_type() == ScalarType::Double ? forward_of<double> : forward_of<float>;
+  return run(args, loss_coef, index_coef, wanted);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(lossk, CPU, m) { m.impl("cce_forward", TORCH_BOX(&cce_forward)); }
+
+}  // namespace lossk

@@ -1,0 +1,48 @@
+// What happens to a segment of a row's logits once the product has made it: statistics, or the gradient.
+#pragma once
+#include <cstdint>
+
+#include "common/math.h"
+
+namespace lossk {
+
+// The vocabulary is always cut here, whatever N and the thread count: a row's sums then always have the same order.
+// A multiple of every register tile (12 x 32, 6 x 16, 4 x 8).
+constexpr int64_t kSegment = 384;
+
+// z = softcap(scale_i (raw + bias_v)), then margin off the row's first pick.
+template <class T>
+struct Segment {
+  int64_t first, count;  // its columns
+  T softcap, margin;     // 0: none
+  int64_t picks;         // indices per row
+  alignas(64) T bias[kSegment], aux[kSegment];  // zero beyond count
+  bool has_bias;
+};
+
+template <class T>
+struct RowCoef {  // of linear_stats_backward, cpp/ops.cpp
+  T lse, lse_excl;
+  T a0, a1, a2, a3, aX, b;
+  const T* pick;  // [picks]; null: none
+};
+
+template <class T>
+struct Epilogue {
+  // Statistics of one row's segment; logits[k] where index[k] lies in it. With every statistic (`full`) the sums leave
+  // the picked logits out: the caller adds them once the whole row is merged, and has lse_excl without cancellation.
+  using Stats = void (*)(
+      const Segment<T>&, const T* raw, T scale, const int64_t* index, T* logits, RowState<T>& state);
+  // d loss / d raw over the segment (zero beyond count) -> g; returns this segment's share of d loss / d scale.
+  using Grad = T (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, const RowCoef<T>&, T* g);
+  using Add = void (*)(const T* x, T* y);  // y += x over a segment
+
+  Stats stats_lse, stats_full;
+  Grad grad_lse, grad_full;  // grad_lse: a0 and pick only
+  Add add;
+};
+
+template <class T>
+const Epilogue<T>& epilogue();
+
+}  // namespace lossk

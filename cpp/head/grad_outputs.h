@@ -1,0 +1,83 @@
+// What the head's ops share around a sweep: gradient tensors, chunk sizes, row results.
+#pragma once
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "common/parallel.h"
+#include "head/head.h"
+
+namespace lossk {
+
+struct Wanted {
+  bool input, weight, bias, scale;
+  Wanted(const char* op, const std::vector<bool>& flags) {
+    check(flags.size() == 4, op, ": needs_grad must have 4 entries (input, weight, bias, scale), got ", flags.size());
+    input = flags[0], weight = flags[1], bias = flags[2], scale = flags[3];
+  }
+  bool any() const { return input || weight || bias || scale; }
+};
+
+struct GradTensors {  // [0] where not wanted
+  Tensor input, weight, bias, scale;
+  std::tuple<Tensor, Tensor, Tensor, Tensor> tuple() const { return {input, weight, bias, scale}; }
+};
+
+template <class T>
+GradTensors grad_tensors(const HeadArgs& a, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype) {
+  const int64_t n = a.input.size(0), d = a.input.size(1), v = a.linear_weight.size(0);
+  const auto make = [&](bool want, std::vector<int64_t> shape, ScalarType dtype) {
+    return zeros(a.op, a.input, want ? shape : std::vector<int64_t>{0}, dtype);
+  };
+  return {make(wanted.input, {n, d}, input_dtype), make(wanted.weight, {v, d}, weight_dtype),
+          make(wanted.bias, {v}, scalar_type_of<T>), make(wanted.scale, {n}, scalar_type_of<T>)};
+}
+
+constexpr int64_t kBlockBytes = 48 << 20;  // of raw logits (and unrounded d weight beside them) at a time
+
+// Rows of one chunk of a sweep that keeps nothing: 16 MiB of row states.
+template <class T>
+int64_t rows_per_chunk(const Head<T>& head, int64_t active) {
+  const int64_t per_row = std::max<int64_t>(1, head.segments()) * int64_t(sizeof(RowState<T>));
+  return std::max<int64_t>(1, std::min<int64_t>({active, 2048, std::max<int64_t>(96, (16 << 20) / per_row)}));
+}
+
+// Rows and segments of one block of the recomputing backward. Long in rows first: d weight sums over them in registers.
+template <class T>
+std::tuple<int64_t, int64_t> block_shape(const Head<T>& head, int64_t active, bool weight_sums) {
+  const int64_t rows = std::max<int64_t>(1, std::min<int64_t>(active, 1032));
+  const int64_t per_column = (rows + (weight_sums ? head.dim : 0)) * int64_t(sizeof(T));
+  const int64_t segments = std::clamp<int64_t>(kBlockBytes / (per_column * kSegment), 1, head.segments());
+  return {rows, segments};
+}
+
+// The picks of one row back into its state: with every statistic the sums have left them out. Each entry counts once.
+template <class T>
+void add_picks(const Head<T>& head, int64_t row, const T* picked, RowState<double>& state) {
+  const int64_t* index = head.index(row);
+  for (int64_t k = 0; k < head.picks; ++k)
+    if (index[k] >= 0 && std::find(index, index + k, index[k]) == index + k)
+      state.add(picked[row * head.picks + k], head.aux(index[k]));
+}
+
+// Unrounded rows [count, D] -> their places in grad [N, D], in grad's dtype.
+template <class T>
+void store_rows(const Head<T>& head, const T* from, int64_t begin, int64_t count, const Tensor& grad) {
+  const auto store = [&]<class Out>(Out* to) {
+    parallel(count, [&](int64_t, int64_t i0, int64_t i1) {
+      for (int64_t i = i0; i < i1; ++i)
+        for (int64_t d = 0; d < head.dim; ++d)
+          to[head.rows[begin + i] * head.dim + d] = static_cast<Out>(from[i * head.dim + d]);
+    });
+  };
+  switch (grad.scalar_type()) {
+    case ScalarType::BFloat16: return store(data<c10::BFloat16>(grad));
+    case ScalarType::Half: return store(data<c10::Half>(grad));
+    default: return store(data<T>(grad));
+  }
+}
+
+}  // namespace lossk

@@ -1,0 +1,133 @@
+#include "head/head.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/parallel.h"
+
+namespace lossk {
+namespace {
+
+int64_t bytes_of(ScalarType dtype) { return dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2; }
+
+void check_optional(
+    const char* op, const char* name, const std::optional<Tensor>& x, std::initializer_list<int64_t> shape,
+    ScalarType type) {
+  if (x.has_value()) check_tensor(op, name, *x, shape, type);
+}
+
+}  // namespace
+
+template <class T>
+Head<T>::Head(const HeadArgs& a)
+    : op(a.op), dtype(a.input.scalar_type()), products(lossk::products<T>(dtype)), epilogue(lossk::epilogue<T>()),
+      picks(0), input_(a.input), weight_(a.linear_weight), bias_(a.linear_bias), scale_(a.scale), aux_(a.aux),
+      index_(a.index), softcap_(a.softcap), margin_(a.margin), element_bytes_(bytes_of(dtype)) {
+  check(a.input.dim() == 2, op, ": input must be [N, D], got ", shape_text(a.input.sizes()));
+  total = a.input.size(0), dim = a.input.size(1);
+  check(a.linear_weight.dim() == 2 && a.linear_weight.size(1) == dim, op, ": linear_weight must be [V, ", dim,
+        "], got ", shape_text(a.linear_weight.sizes()));
+  vocab = a.linear_weight.size(0);
+  check_tensor(op, "linear_weight", a.linear_weight, {vocab, dim}, dtype);
+  check_optional(op, "linear_bias", a.linear_bias, {vocab}, scalar_type_of<T>);
+  check_optional(op, "scale", a.scale, {total}, scalar_type_of<T>);
+  check_optional(op, "aux", a.aux, {vocab}, scalar_type_of<T>);
+  check_optional(op, "active", a.active, {total}, ScalarType::Bool);
+  if (a.index.has_value()) {
+    check(a.index->dim() == 2, op, ": index must be [N, K], got ", shape_text(a.index->sizes()));
+    picks = a.index->size(1);
+    check_tensor(op, "index", *a.index, {total, picks}, ScalarType::Long);
+  }
+  check(a.softcap >= 0 && a.softcap < INFINITY, op, ": softcap must be finite and >= 0, got ", a.softcap);
+  check(std::isfinite(a.margin), op, ": margin must be finite, got ", a.margin);
+  for (int64_t v = 0; v < vocab; ++v) aux_sum += aux(v);
+
+  const Optional<bool> active(a.active);
+  rows.reserve(total);
+  for (int64_t i = 0; i < total; ++i)
+    if (active.data == nullptr || active.data[i]) rows.push_back(i);
+  for (int64_t i : rows)
+    for (int64_t k = 0; k < picks; ++k) {
+      const int64_t v = index(i)[k];
+      check(v >= -1 && v < vocab, op, ": index must be in [0, ", vocab, ") or -1, got ", v, " at [", i, ", ", k, "]");
+    }
+}
+
+template <class T>
+void Head<T>::load(int64_t segment, Segment<T>& s) const {
+  s.first = segment * kSegment;
+  s.count = std::min(kSegment, vocab - s.first);
+  s.softcap = T(softcap_), s.margin = T(margin_), s.picks = picks;
+  s.has_bias = bias_.data != nullptr;
+  for (int64_t v = 0; v < kSegment; ++v) {
+    s.bias[v] = v < s.count && s.has_bias ? bias_.data[s.first + v] : T(0);
+    s.aux[v] = v < s.count ? aux(s.first + v) : T(0);
+  }
+}
+
+template <class T>
+typename Head<T>::Rows Head<T>::gather(int64_t begin, int64_t count, char* buffer) const {
+  const auto* all = static_cast<const char*>(input_.data_ptr());
+  const int64_t row_stride = input_.stride(0), column_stride = input_.stride(1), bytes = element_bytes_;
+  if (all_active()) return {all + begin * row_stride * bytes, row_stride, column_stride};
+  parallel(count, [&](int64_t, int64_t i0, int64_t i1) {
+    for (int64_t i = i0; i < i1; ++i) {
+      const char* from = all + rows[begin + i] * row_stride * bytes;
+      char* to = buffer + i * dim * bytes;
+      if (column_stride == 1) std::memcpy(to, from, dim * bytes);
+      else for (int64_t d = 0; d < dim; ++d) std::memcpy(to + d * bytes, from + d * column_stride * bytes, bytes);
+    }
+  });
+  return {buffer, dim, 1};
+}
+
+template <class T>
+void Head<T>::pack_input(const Rows& in, int64_t count, void* panels) const {
+  const int64_t steps = products.steps(dim), mr = products.mr;
+  auto* out = static_cast<char*>(panels);
+  parallel(ceil_div(count, mr), [&](int64_t, int64_t p0, int64_t p1) {
+    const int64_t r0 = p0 * mr, r1 = std::min(p1 * mr, count);
+    products.pack_input(
+        {in.data + r0 * in.row_stride * element_bytes_, in.row_stride, in.column_stride, r1 - r0, dim, mr, steps,
+         steps * mr},
+        out + r0 * steps * products.element_bytes);
+  });
+}
+
+template <class T>
+void Head<T>::pack_input_t(const Rows& in, int64_t count, int64_t steps, void* panels) const {
+  const int64_t nr = products.nr;
+  auto* out = static_cast<char*>(panels);
+  parallel(ceil_div(dim, nr), [&](int64_t, int64_t p0, int64_t p1) {
+    const int64_t d0 = p0 * nr, d1 = std::min(p1 * nr, dim);
+    products.pack_input(
+        {in.data + d0 * in.column_stride * element_bytes_, in.column_stride, in.row_stride, d1 - d0, count, nr, steps,
+         steps * nr},
+        out + d0 * steps * products.element_bytes);
+  });
+}
+
+template <class T>
+void Head<T>::pack_weight(int64_t segment, void* panels) const {
+  const int64_t steps = products.steps(dim), nr = products.nr, first = segment * kSegment;
+  const auto* all = static_cast<const char*>(weight_.data_ptr());
+  products.pack_input(
+      {all + first * weight_.stride(0) * element_bytes_, weight_.stride(0), weight_.stride(1),
+       std::min(kSegment, vocab - first), dim, nr, steps, steps * nr},
+      panels);
+}
+
+template <class T>
+void Head<T>::pack_weight_t(int64_t segment, int64_t d0, int64_t d1, void* panels) const {
+  const int64_t steps = products.steps(kSegment), nr = products.nr, first = segment * kSegment;
+  const auto* all = static_cast<const char*>(weight_.data_ptr());
+  products.pack_input(
+      {all + (first * weight_.stride(0) + d0 * weight_.stride(1)) * element_bytes_, weight_.stride(1),
+       weight_.stride(0), d1 - d0, std::min(kSegment, vocab - first), nr, steps, steps * nr},
+      panels);
+}
+
+template class Head<float>;
+template class Head<double>;
+
+}  // namespace lossk

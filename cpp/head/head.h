@@ -1,0 +1,63 @@
+// A vocabulary head as the kernels see it: pointers, strides and options, checked.
+#pragma once
+#include <vector>
+
+#include "common/products.h"
+#include "common/tensor.h"
+#include "head/epilogue.h"
+
+namespace lossk {
+
+struct HeadArgs {  // the arguments that every op of the head has, see ops.cpp
+  const char* op;
+  const Tensor &input, &linear_weight;
+  const std::optional<Tensor>&linear_bias, &scale, &index, &aux, &active;
+  double softcap, margin;
+};
+
+template <class T>
+class Head {
+ public:
+  explicit Head(const HeadArgs&);  // throws on anything a kernel could trip over
+
+  const char* op;
+  ScalarType dtype;  // of input and linear_weight
+  const Products<T>& products;
+  const Epilogue<T>& epilogue;
+  int64_t total, dim, vocab;     // N, D, V
+  std::vector<int64_t> rows;     // the active ones, ascending
+  int64_t picks;                 // K
+  double aux_sum = 0;
+  int64_t segments() const { return ceil_div(vocab, kSegment); }
+
+  T scale(int64_t row) const { return scale_.data ? scale_.data[row] : T(1); }
+  const int64_t* index(int64_t row) const { return index_.data ? index_.data + row * picks : nullptr; }
+  T aux(int64_t v) const { return aux_.data ? aux_.data[v] : T(1); }
+  void load(int64_t segment, Segment<T>&) const;
+
+  // Active rows begin .. begin + count of input. Where rows are ignored they are gathered into `buffer` [count, D].
+  struct Rows {
+    const char* data;
+    int64_t row_stride, column_stride;
+  };
+  Rows gather(int64_t begin, int64_t count, char* buffer) const;
+  int64_t gather_bytes(int64_t count) const { return all_active() ? 0 : count * dim * element_bytes_; }
+
+  // Input rows as panels over rows with depth D, for the logits; and over D with depth `rows`, for d weight.
+  void pack_input(const Rows&, int64_t count, void* panels) const;
+  void pack_input_t(const Rows&, int64_t count, int64_t steps, void* panels) const;
+  // A segment of the weight as panels over columns with depth D, for the logits; and over D in [d0, d1), for d input.
+  void pack_weight(int64_t segment, void* panels) const;
+  void pack_weight_t(int64_t segment, int64_t d0, int64_t d1, void* panels) const;
+
+ private:
+  bool all_active() const { return static_cast<int64_t>(rows.size()) == total; }
+
+  Tensor input_, weight_;
+  Optional<T> bias_, scale_, aux_;
+  Optional<int64_t> index_;
+  double softcap_, margin_;
+  int64_t element_bytes_;
+};
+
+}  // namespace lossk

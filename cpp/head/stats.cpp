@@ -1,0 +1,136 @@
+// linear_stats and its backward on the CPU, schemas in ops.cpp.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "head/grad_outputs.h"
+#include "head/sweep.h"
+
+namespace lossk {
+namespace {
+
+template <class T>
+std::tuple<Tensor, Tensor, Tensor, Tensor> stats_of(const HeadArgs& args, bool full) {
+  const Head<T> head(args);
+  const int64_t n = head.total;
+  Tensor stats = zeros(args.op, args.input, {full ? 9 : 1, n}, scalar_type_of<T>);
+  Tensor logits = zeros(args.op, args.input, {n, head.picks}, scalar_type_of<T>);
+  Tensor logp = zeros(args.op, args.input, {n, head.picks}, scalar_type_of<T>);
+  Tensor argmax = zeros(args.op, args.input, {full ? n : 0}, ScalarType::Long);
+  const int64_t active = head.rows.size();
+  const int64_t chunk = rows_per_chunk(head, active);
+  Sweep<T> sweep(head, chunk, 0);
+  std::vector<RowState<double>> states(chunk);
+  T *out = data<T>(stats), *picked = data<T>(logits);
+  for (int64_t begin = 0; begin < active; begin += chunk) {
+    const int64_t count = std::min(chunk, active - begin);
+    sweep.take_rows(begin, count);
+    sweep.stats(full, false, states.data(), picked);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = head.rows[begin + r];
+      RowState<double>& s = states[r];
+      const double lse_excl = s.lse();
+      if (full) add_picks(head, row, picked, s);
+      const double lse = s.lse();
+      for (int64_t k = 0; k < head.picks; ++k)  // from the unrounded lse: nothing cancels at large logits
+        if (head.index(row)[k] >= 0) data<T>(logp)[row * head.picks + k] = T(picked[row * head.picks + k] - lse);
+      if (!full) {
+        out[row] = T(lse);
+        continue;
+      }
+      const double aux_logp = s.aux_dot - head.aux_sum * lse;
+      const double values[] = {lse,          lse_excl, s.mean_logit(), s.entropy(), s.lse2(),
+                               s.aux_mean(), aux_logp, s.top,          s.min};
+      for (int64_t k = 0; k < 9; ++k) out[k * n + row] = T(values[k]);
+      data<int64_t>(argmax)[row] = s.argmax;
+    }
+  }
+  return {stats, logits, logp, argmax};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats(
+    const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
+    const std::optional<Tensor>& scale, const std::optional<Tensor>& index, const std::optional<Tensor>& aux,
+    const std::optional<Tensor>& active, double softcap, double margin, bool full) {
+  const HeadArgs args{"linear_stats", input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin};
+  return input.scalar_type() == ScalarType::Double ? stats_of<double>(args, full) : stats_of<float>(args, full);
+}
+
+template <class T>
+GradTensors backward_of(
+    const HeadArgs& args, const Tensor& lse, const std::optional<Tensor>& lse_excl, const Tensor& row_coef,
+    const std::optional<Tensor>& index_coef, const Wanted& wanted, bool weight_grad_fp32) {
+  const Head<T> head(args);
+  const int64_t n = head.total, active = head.rows.size(), dim = head.dim;
+  const bool full = row_coef.dim() == 2 && row_coef.size(0) == 6;
+  check_tensor(args.op, "lse", lse, {n}, scalar_type_of<T>);
+  check_tensor(args.op, "row_coef", row_coef, {full ? 6 : 1, n}, scalar_type_of<T>);
+  if (lse_excl.has_value()) check_tensor(args.op, "lse_excl", *lse_excl, {n}, scalar_type_of<T>);
+  if (index_coef.has_value()) check_tensor(args.op, "index_coef", *index_coef, {n, head.picks}, scalar_type_of<T>);
+  const Optional<T> lse_of(lse), excl_of(lse_excl), coef_of(row_coef), pick_of(index_coef);
+
+  const ScalarType weight_dtype = weight_grad_fp32 ? scalar_type_of<T> : head.dtype;
+  GradTensors grads = grad_tensors<T>(args, wanted, head.dtype, weight_dtype);
+  if (active == 0 || head.vocab == 0) return grads;
+
+  // Chunks of the vocabulary outside, of rows inside: d weight is summed over all rows before it is rounded, once.
+  const bool direct = weight_dtype == scalar_type_of<T>;
+  const auto [chunk, segments] = block_shape(head, active, wanted.weight && !direct);
+  Sweep<T> sweep(head, chunk, segments);
+  std::vector<RowCoef<T>> coefs(chunk);
+  const Scratch input_sum(args.op, wanted.input ? active * dim * sizeof(T) : 0);
+  if (wanted.input) std::fill_n(input_sum.get<T>(), active * dim, T(0));
+  std::vector<T> scale_sum(wanted.scale ? active : 0);
+  Tensor weight_sum = empty(args.op, args.input, {wanted.weight && !direct ? segments * kSegment : 0, dim},
+                            scalar_type_of<T>);
+  for (int64_t s0 = 0; s0 < head.segments(); s0 += segments) {
+    const int64_t s1 = std::min(s0 + segments, head.segments());
+    const int64_t v0 = s0 * kSegment, v1 = std::min(s1 * kSegment, head.vocab);
+    for (int64_t begin = 0; begin < active; begin += chunk) {
+      const int64_t count = std::min(chunk, active - begin);
+      sweep.take_rows(begin, count);
+      for (int64_t r = 0; r < count; ++r) {
+        const int64_t row = head.rows[begin + r];
+        const auto a = [&](int64_t k) { return full || k == 0 ? coef_of.data[k * n + row] : T(0); };
+        coefs[r] = {lse_of.data[row], excl_of.data ? excl_of.data[row] : T(0), a(0), a(1), a(2), a(3), a(4), a(5),
+                    pick_of.data ? pick_of.data + row * head.picks : nullptr};
+      }
+      GradSinks<T> out;
+      if (wanted.input) out.input = input_sum.get<T>() + begin * dim;
+      if (wanted.weight) out.weight = direct ? data<T>(grads.weight) + v0 * dim : data<T>(weight_sum);
+      if (wanted.bias) out.bias = data<T>(grads.bias);
+      if (wanted.scale) out.scale = scale_sum.data() + begin;
+      out.fresh = begin == 0;
+      sweep.grads(s0, s1, false, full, coefs.data(), out);
+    }
+    if (wanted.weight && !direct) {
+      Tensor rows = torch::stable::narrow(grads.weight, 0, v0, v1 - v0);
+      torch::stable::copy_(rows, torch::stable::narrow(weight_sum, 0, 0, v1 - v0));
+    }
+  }
+  if (wanted.input) store_rows(head, input_sum.get<T>(), 0, active, grads.input);
+  for (size_t i = 0; i < scale_sum.size(); ++i) data<T>(grads.scale)[head.rows[i]] = scale_sum[i];
+  return grads;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats_backward(
+    const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
+    const std::optional<Tensor>& scale, const std::optional<Tensor>& index, const std::optional<Tensor>& aux,
+    const std::optional<Tensor>& active, double softcap, double margin, const Tensor& lse,
+    const std::optional<Tensor>& lse_excl, const Tensor& row_coef, const std::optional<Tensor>& index_coef,
+    std::vector<bool> needs_grad, bool weight_grad_fp32) {
+  const HeadArgs args{"linear_stats_backward", input, linear_weight, linear_bias, scale, index, aux, active,
+                      softcap, margin};
+  const Wanted wanted(args.op, needs_grad);
+  const auto run = input.scalar_type() == ScalarType::Double ? backward_of<double> : backward_of<float>;
+  return run(args, lse, lse_excl, row_coef, index_coef, wanted, weight_grad_fp32).tuple();
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(lossk, CPU, m) {
+  m.impl("linear_stats", TORCH_BOX(&linear_stats));
+  m.impl("linear_stats_backward", TORCH_BOX(&linear_stats_backward));
+}
+
+}  // namespace lossk

@@ -1,0 +1,153 @@
+#include "head/sweep.h"
+
+#include <algorithm>
+
+namespace lossk {
+namespace {
+
+constexpr int64_t kRowBlock = 192;  // rows whose logits are made at a time: 288 KB of float, in L2 for the epilogue
+
+}  // namespace
+
+template <class T>
+Sweep<T>::Sweep(const Head<T>& h, int64_t max_rows, int64_t max_segments)
+    : head_(h), products_(h.products), block_stride_(round_up(max_rows, h.products.mr) * kSegment),
+      gathered_(h.op, h.gather_bytes(max_rows)),
+      rows_(h.op, h.products.bytes(max_rows, h.products.mr, h.dim)),
+      rows_t_(h.op, max_segments > 0 ? h.products.bytes(h.dim, h.products.nr, round_up(max_rows, h.products.mr)) : 0),
+      block_(h.op, block_stride_ * max_segments * sizeof(T)),
+      by_scale_(h.op, max_segments * max_rows * sizeof(T)),
+      weight_(h.op, std::max(h.products.bytes(kSegment, h.products.nr, h.dim),
+                             h.products.bytes(h.dim, h.products.nr, kSegment)), workers()),
+      g_t_(h.op, max_segments > 0 ? h.products.bytes(kSegment, h.products.mr, round_up(max_rows, h.products.mr)) : 0,
+           workers()),
+      tile_(h.op, kRowBlock * kSegment * sizeof(T), workers()) {}
+
+template <class T>
+void Sweep<T>::take_rows(int64_t begin, int64_t count) {
+  begin_ = begin, count_ = count;
+  row_steps_ = products_.steps(round_up(count, products_.mr));
+  source_ = head_.gather(begin, count, gathered_.template get<char>());
+  head_.pack_input(source_, count, rows_.template get<char>());
+  has_rows_t_ = false;
+}
+
+// Raw logits of rows [r0, r1) of the chunk, r0 at a panel's start -> out [r1 - r0, kSegment].
+template <class T>
+void Sweep<T>::logits(int64_t r0, int64_t r1, int64_t columns, const char* weight_panels, T* out) const {
+  const int64_t steps = products_.steps(head_.dim), whole = round_up(columns, products_.nr);
+  const char* a = rows_.template get<char>() + r0 * steps * products_.element_bytes;
+  products_.gemm(r1 - r0, whole, steps, a, weight_panels, out, kSegment, false);
+}
+
+template <class T>
+void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) {
+  const Scratch memory(head_.op, head_.segments() * count_ * sizeof(RowState<T>));
+  auto* states = memory.get<RowState<T>>();
+  const auto one_row = full ? head_.epilogue.stats_full : head_.epilogue.stats_lse;
+  parallel(head_.segments(), [&](int64_t worker, int64_t s0, int64_t s1) {
+    auto* weight = weight_.template get<char>(worker);
+    Segment<T> segment;
+    for (int64_t s = s0; s < s1; ++s) {
+      head_.load(s, segment);
+      head_.pack_weight(s, weight);
+      for (int64_t r0 = 0; r0 < count_; r0 += kRowBlock) {
+        const int64_t r1 = std::min(r0 + kRowBlock, count_);
+        T* raw = keep ? block_.template get<T>() + s * block_stride_ + r0 * kSegment : tile_.template get<T>(worker);
+        logits(r0, r1, segment.count, weight, raw);
+        for (int64_t r = r0; r < r1; ++r) {
+          const int64_t row = head_.rows[begin_ + r];
+          one_row(segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks,
+                  states[s * count_ + r]);
+        }
+      }
+    }
+  });
+  parallel(count_, [&](int64_t, int64_t r0, int64_t r1) {
+    for (int64_t r = r0; r < r1; ++r) {
+      RowState<double> state;
+      for (int64_t s = 0; s < head_.segments(); ++s) state.merge(states[s * count_ + r]);
+      merged[r] = state;
+    }
+  });
+}
+
+template <class T>
+void Sweep<T>::grads(
+    int64_t s0, int64_t s1, bool kept, bool full, const RowCoef<T>* coefs, const GradSinks<T>& out) {
+  const int64_t mr = products_.mr, dim = head_.dim, bytes = products_.element_bytes;
+  const int64_t segment_steps = products_.steps(kSegment);
+  if (out.weight != nullptr && !has_rows_t_) {
+    head_.pack_input_t(source_, count_, row_steps_, rows_t_.template get<char>());
+    has_rows_t_ = true;
+  }
+  const auto one_row = full ? head_.epilogue.grad_full : head_.epilogue.grad_lse;
+  auto* by_scale = by_scale_.template get<T>();
+  parallel(s1 - s0, [&](int64_t worker, int64_t first, int64_t last) {
+    auto *weight = weight_.template get<char>(worker), *g_t = g_t_.template get<char>(worker);
+    Segment<T> segment;
+    alignas(64) T g[Products<T>::max_mr * kSegment], bias[kSegment];
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t s = s0 + i;
+      T* block = block_.template get<T>() + i * block_stride_;
+      head_.load(s, segment);
+      if (!kept) head_.pack_weight(s, weight);
+      std::fill(bias, bias + kSegment, T(0));
+      for (int64_t r0 = 0; r0 < count_; r0 += mr) {
+        // The panels that replace the raw logits are no larger than they, so writing one never reaches rows unread.
+        if (!kept && r0 % kRowBlock == 0)
+          logits(r0, std::min(r0 + kRowBlock, count_), segment.count, weight, block + r0 * kSegment);
+        for (int64_t r = r0; r < r0 + mr; ++r) {
+          T* g_row = g + (r - r0) * kSegment;
+          if (r >= count_) {
+            std::fill(g_row, g_row + kSegment, T(0));
+            continue;
+          }
+          const int64_t row = head_.rows[begin_ + r];
+          by_scale[i * count_ + r] = one_row(
+              segment, block + r * kSegment, head_.scale(row), head_.index(row), coefs[r], g_row);
+          if (out.bias != nullptr) head_.epilogue.add(g_row, bias);
+        }
+        if (out.input != nullptr)
+          products_.pack_grad(
+              {g, kSegment, 1, mr, kSegment, mr, segment_steps, 0},
+              reinterpret_cast<char*>(block) + r0 * segment_steps * bytes);
+        if (out.weight != nullptr)
+          products_.pack_grad(
+              {g, 1, kSegment, kSegment, mr, mr, products_.steps(mr), row_steps_ * mr},
+              g_t + products_.steps(r0) * mr * bytes);
+      }
+      if (out.weight != nullptr)
+        products_.gemm(
+            segment.count, dim, row_steps_, g_t, rows_t_.template get<char>(), out.weight + i * kSegment * dim, dim,
+            !out.fresh);
+      for (int64_t v = 0; out.bias != nullptr && v < segment.count; ++v) out.bias[segment.first + v] += bias[v];
+    }
+  });
+  if (out.scale != nullptr)
+    parallel(count_, [&](int64_t, int64_t r0, int64_t r1) {
+      for (int64_t i = 0; i < s1 - s0; ++i)
+        for (int64_t r = r0; r < r1; ++r) out.scale[r] += by_scale[i * count_ + r];
+    });
+  if (out.input != nullptr) input_grads(s0, s1, out.input);
+}
+
+template <class T>
+void Sweep<T>::input_grads(int64_t s0, int64_t s1, T* grad_input) const {
+  const int64_t dim = head_.dim, nr = products_.nr;
+  parallel(ceil_div(dim, nr), [&](int64_t worker, int64_t p0, int64_t p1) {
+    const int64_t d0 = p0 * nr, d1 = std::min(p1 * nr, dim);
+    auto* weight = weight_.template get<char>(worker);
+    for (int64_t s = s0; s < s1; ++s) {
+      head_.pack_weight_t(s, d0, d1, weight);
+      products_.gemm(
+          count_, d1 - d0, products_.steps(kSegment), block_.template get<T>() + (s - s0) * block_stride_, weight,
+          grad_input + d0, dim, true);
+    }
+  });
+}
+
+template class Sweep<float>;
+template class Sweep<double>;
+
+}  // namespace lossk

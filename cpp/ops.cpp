@@ -1,0 +1,41 @@
+// The index: every op of lossk on one screen, grouped by room.
+//
+// Arguments named alike mean the same everywhere:
+//   input [N, D], linear_weight [V, D]   the head; logits are never stored
+//   linear_bias [V], scale [N], aux [V]  float32 (float64 beside float64 inputs)
+//   index [N, K] int64                   vocabulary entries picked per row; -1 = none
+//   active [N] bool                      rows that count; the others cost nothing and give 0
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(lossk, m) {
+  // ---- head --------------------------------------------------------------------------------------------------------
+  // Cross-entropy of a linear head, the op models call. Composite: python/lossk/head.py.
+  m.def(
+      "cce(Tensor input, Tensor linear_weight, Tensor target, Tensor? linear_bias=None, *, int ignore_index=-100, "
+      "str reduction='mean', float softcap=0.0, float label_smoothing=0.0, float z_loss=0.0, int shift=0) -> Tensor");
+  // Row statistics of z = softcap(scale (input linear_weight^T + linear_bias)), margin taken off z[index[:, 0]].
+  // stats [9, N]: lse lse_excl mean_logit entropy lse2 aux_mean aux_logp max min ([1, N]: lse, where not full), with
+  // aux_mean = E_p[aux] and aux_logp = sum_v aux_v log p_v; aux absent: ones. logits, logp [N, K] at index; argmax [N].
+  m.def(
+      "linear_stats(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? index, "
+      "Tensor? aux, Tensor? active, float softcap, float margin, bool full) "
+      "-> (Tensor stats, Tensor logits, Tensor logp, Tensor argmax)");
+  // The one general backward: dz = p (a0 + a1 log p + a2 p + a3 aux) + [v not in index] aX exp(z - lse_excl)
+  // + b aux - sum_k index_coef[k] [v == index[k]], with row_coef [6, N] = a0 a1 a2 a3 aX b ([1, N]: a0).
+  m.def(
+      "linear_stats_backward(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? index, "
+      "Tensor? aux, Tensor? active, float softcap, float margin, Tensor lse, Tensor? lse_excl, Tensor row_coef, "
+      "Tensor? index_coef, bool[] needs_grad, bool weight_grad_fp32) "
+      "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale)");
+  // Sum over rows of a lse + b lse^2 + c sum_v aux_v z_v - sum_k index_coef[k] z[index[k]], loss_coef [3, N] = a b c,
+  // and in the same sweep its gradients, unrounded (float32 or float64), where needs_grad asks.
+  m.def(
+      "cce_forward(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor index, Tensor? aux, "
+      "Tensor? active, float softcap, float margin, Tensor loss_coef, Tensor index_coef, bool[] needs_grad) "
+      "-> (Tensor loss, Tensor lse, Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale)");
+
+  // ---- probe: does the GPU library run here ------------------------------------------------------------------------
+  m.def("cuda_build_info() -> (str toolkit, str archs)");
+  // int32 [1]: the architecture whose code the GPU of `like` ran.
+  m.def("gpu_arch(Tensor like) -> Tensor");
+}

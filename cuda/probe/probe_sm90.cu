@@ -1,0 +1,7 @@
+#include "probe/probe.cuh"
+
+namespace lossk::probe {
+
+void run_sm90(const Params& p) { probe_kernel<90><<<1, 1, 0, p.stream>>>(p.arch); }
+
+}  // namespace lossk::probe

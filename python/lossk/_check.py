@@ -1,0 +1,93 @@
+"""Errors for what a user passes, raised before any work: op, argument, expected, actual."""
+
+import math
+
+import torch
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def _shape(x):
+    return f"{list(x.shape)}"
+
+
+def tensor(op, name, x):
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor, got {type(x).__name__}")
+
+
+def number(op, name, x, low=-math.inf, high=math.inf, expected="a finite number"):
+    if isinstance(x, torch.Tensor) or isinstance(x, bool) or not isinstance(x, (int, float)):
+        raise TypeError(f"{op}: {name} must be {expected}, got {type(x).__name__}")
+    if not (math.isfinite(x) and low <= x <= high):
+        raise ValueError(f"{op}: {name} must be {expected}, got {x}")
+
+
+def softcap(op, x):
+    if x is None:
+        return
+    number(op, "softcap", x, expected="None or a finite number > 0")
+    if x <= 0:
+        raise ValueError(f"{op}: softcap must be None or a finite number > 0, got {x}")
+
+
+def reduction(op, x):
+    if x not in ("mean", "sum", "none"):
+        raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {x!r}")
+
+
+def head(op, input, linear_weight, linear_bias=None):
+    """input [..., D] and linear_weight [V, D] of one float dtype and device, linear_bias [V]."""
+    tensor(op, "input", input)
+    tensor(op, "linear_weight", linear_weight)
+    for name, x in (("input", input), ("linear_weight", linear_weight)):
+        if x.dtype not in FLOATS:
+            raise TypeError(f"{op}: {name} must be float32, bfloat16, float16 or float64, got {x.dtype}")
+    if input.dtype != linear_weight.dtype:
+        raise TypeError(f"{op}: linear_weight must have input's dtype {input.dtype}, got {linear_weight.dtype}")
+    if input.dim() < 1:
+        raise ValueError(f"{op}: input must be [..., D], got {_shape(input)}")
+    if linear_weight.dim() != 2 or linear_weight.shape[1] != input.shape[-1]:
+        raise ValueError(f"{op}: linear_weight must be [V, {input.shape[-1]}], got {_shape(linear_weight)}")
+    device(op, "linear_weight", linear_weight, input)
+    if input.device.type == "cuda" and input.dtype == torch.float64:
+        raise TypeError(f"{op}: input must be float32, bfloat16 or float16 on CUDA, got torch.float64")
+    if linear_bias is not None:
+        floats(op, "linear_bias", linear_bias, linear_weight.shape[:1], input)
+
+
+def device(op, name, x, like):
+    if x.device != like.device:
+        raise ValueError(f"{op}: {name} must be on input's device {like.device}, got {x.device}")
+
+
+def floats(op, name, x, shape, like):
+    """A float tensor of this shape on the device of `like`."""
+    tensor(op, name, x)
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"{op}: {name} must be a float tensor, got {x.dtype}")
+    sized(op, name, x, shape, like)
+
+
+def sized(op, name, x, shape, like):
+    if tuple(x.shape) != tuple(shape):
+        raise ValueError(f"{op}: {name} must have shape {list(shape)}, got {_shape(x)}")
+    device(op, name, x, like)
+
+
+def integers(op, name, x, shape, like):
+    """Vocabulary indices: int64 (or a narrower integer) of this shape."""
+    tensor(op, name, x)
+    if x.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
+        raise TypeError(f"{op}: {name} must be an integer tensor, got {x.dtype}")
+    sized(op, name, x, shape, like)
+
+
+def in_vocab(op, name, x, vocab, absent):
+    """Every entry in [0, vocab) or `absent`. Eager CPU only: elsewhere looking would cost a sync or break the graph."""
+    if torch.compiler.is_compiling() or type(x) is not torch.Tensor or x.device.type != "cpu" or x.numel() == 0:
+        return
+    bad = ((x < 0) | (x >= vocab)) & (x != absent)
+    if bad.any():
+        at = bad.nonzero()[0].tolist()
+        raise ValueError(f"{op}: {name} must be in [0, {vocab}) or {absent}, got {x[tuple(at)].item()} at {at}")

@@ -1,0 +1,153 @@
+"""Fakes and gradients of the head's ops; schemas in cpp/ops.cpp."""
+
+import torch
+
+from ._library import explain_missing_cuda
+
+STATS = ("lse", "lse_excl", "mean_logit", "entropy", "lse2", "aux_mean", "aux_logp", "max", "min")
+
+explain_missing_cuda("linear_stats", "linear_stats_backward", "cce_forward")
+
+
+def acc_dtype(input):
+    """What statistics, losses and sums are kept in."""
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def wants_fp32_grad(weight):
+    """torch >= 2.13 lets a leaf ask for gradients wider than itself: weight.grad_dtype = torch.float32."""
+    half = weight.dtype in (torch.bfloat16, torch.float16)
+    return half and weight.is_leaf and getattr(weight, "grad_dtype", None) == torch.float32
+
+
+@torch.library.register_fake("lossk::linear_stats")
+def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin, full):
+    n, k = input.shape[0], 0 if index is None else index.shape[1]
+    new = lambda *shape: input.new_empty(shape, dtype=acc_dtype(input))  # noqa: E731
+    argmax = input.new_empty(n if full else 0, dtype=torch.int64)
+    return new(len(STATS) if full else 1, n), new(n, k), new(n, k), argmax
+
+
+def _grads_like(input, linear_weight, needs_grad, input_dtype, weight_dtype):
+    acc = acc_dtype(input)
+    shapes = (input.shape, linear_weight.shape, linear_weight.shape[:1], input.shape[:1])
+    return tuple(
+        input.new_empty(shape if need else (0,), dtype=dtype)
+        for need, shape, dtype in zip(needs_grad, shapes, (input_dtype, weight_dtype, acc, acc))
+    )
+
+
+@torch.library.register_fake("lossk::linear_stats_backward")
+def _(input, linear_weight, *args):
+    needs_grad, weight_grad_fp32 = args[-2:]
+    weight_dtype = acc_dtype(input) if weight_grad_fp32 else linear_weight.dtype
+    return _grads_like(input, linear_weight, needs_grad, input.dtype, weight_dtype)
+
+
+@torch.library.register_fake("lossk::cce_forward")
+def _(input, linear_weight, *args):
+    acc = acc_dtype(input)
+    loss, lse = input.new_empty((), dtype=acc), input.new_empty(input.shape[0], dtype=acc)
+    return loss, lse, *_grads_like(input, linear_weight, args[-1], acc, acc)
+
+
+def _only_wanted(needs_grad, grads):
+    return tuple(grad if need else None for need, grad in zip(needs_grad, grads))
+
+
+# ---- linear_stats ----------------------------------------------------------------------------------------------------
+
+
+def _stats_context(ctx, inputs, output):
+    *tensors, ctx.softcap, ctx.margin, ctx.full = inputs
+    stats, _, _, argmax = output
+    ctx.weight_grad_fp32 = wants_fp32_grad(tensors[1])
+    ctx.mark_non_differentiable(argmax)
+    ctx.save_for_backward(*tensors, stats)
+
+
+def _stats_backward(ctx, g_stats, g_logits, g_logp, _):
+    *tensors, stats = ctx.saved_tensors
+    index, aux = tensors[4], tensors[5]
+    lse = stats[0]
+    if ctx.full:
+        lse, lse_excl, _, entropy, lse2, aux_mean, *_ = stats.unbind()
+        g_lse, g_excl, g_mean, g_entropy, g_lse2, g_aux_mean, g_aux_logp, *_ = g_stats.unbind()
+        aux_sum = tensors[1].shape[0] if aux is None else aux.sum()
+        # d mean_logit / dz = p (1 + log p + entropy), d entropy / dz = -p (log p + entropy): nothing cancels at a large lse
+        a0 = g_lse + g_mean * (1 + entropy) - g_entropy * entropy - g_aux_mean * aux_mean - g_aux_logp * aux_sum
+        a2 = 2 * g_lse2 * torch.exp(2 * lse - lse2)
+        rows = [a0, g_mean - g_entropy, a2, g_aux_mean, g_excl, g_aux_logp]
+    else:
+        lse_excl, rows = None, [g_stats[0]]
+    rows[0] = rows[0] - g_logp.sum(1)
+    needs = ctx.needs_input_grad[:4]
+    grads = torch.ops.lossk.linear_stats_backward(
+        *tensors,
+        ctx.softcap,
+        ctx.margin,
+        lse,
+        lse_excl,
+        torch.stack(rows),
+        None if index is None else -(g_logits + g_logp),
+        list(needs),
+        ctx.weight_grad_fp32,
+    )
+    return *_only_wanted(needs, grads), None, None, None, None, None, None
+
+
+torch.library.register_autograd("lossk::linear_stats", _stats_backward, setup_context=_stats_context)
+
+
+# ---- no second derivative --------------------------------------------------------------------------------------------
+
+
+def _no_double_backward(ctx, *grads):
+    raise RuntimeError(
+        "lossk: the gradient of a fused head (linear_cross_entropy, cce, linear_stats) cannot be differentiated again; "
+        "where second derivatives are needed, use torch.nn.functional.cross_entropy"
+    )
+
+
+class _Last(torch.autograd.Function):
+    """A gradient that depends on its inputs, but whose own gradient is an error."""
+
+    @staticmethod
+    def forward(ctx, grad, *inputs):
+        return grad.view_as(grad)
+
+    backward = staticmethod(_no_double_backward)
+
+
+torch.library.register_autograd("lossk::linear_stats_backward", _no_double_backward)
+
+
+# ---- cce_forward -----------------------------------------------------------------------------------------------------
+
+
+def _cce_context(ctx, inputs, output):
+    weight_dtype = torch.float32 if wants_fp32_grad(inputs[1]) else inputs[1].dtype
+    ctx.dtypes = [inputs[0].dtype, weight_dtype, acc_dtype(inputs[0]), acc_dtype(inputs[0])]
+    ctx.needs = inputs[-1]
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[2:], *inputs[:4])
+
+
+def _scaled(grad, upstream, dtype):
+    # loss.backward() sends exactly 1: no copy of [V, D] then. A graph being traced, or a GPU, cannot look.
+    if type(upstream) is torch.Tensor and upstream.device.type == "cpu" and upstream == 1:
+        return grad.to(dtype)
+    return (grad * upstream).to(dtype)
+
+
+def _cce_backward(ctx, g_loss, *_):
+    saved, inputs = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+    grads = [
+        _scaled(grad, g_loss, dtype) if need else None for need, grad, dtype in zip(ctx.needs, saved, ctx.dtypes)
+    ]
+    if torch.is_grad_enabled():  # create_graph: the saved gradients would pass for constants
+        grads = [None if grad is None else _Last.apply(grad, *inputs) for grad in grads]
+    return *grads, None, None, None, None, None, None, None, None
+
+
+torch.library.register_autograd("lossk::cce_forward", _cce_backward, setup_context=_cce_context)
