@@ -25,14 +25,14 @@ constexpr T ceil_div(T x, T unit) {
 // Sums are kept of w (z - m), not of w z: entropy = log s - sum w(z - m)/s then has no cancellation at a large lse.
 template <class T>
 struct RowState {
-  T max = -INFINITY;   // m over the logits summed here
-  T sum = 0;           // sum w,         w = exp(z - m)
-  T shifted = 0;       // sum w (z - m)
-  T square = 0;        // sum w^2
-  T aux = 0;           // sum w aux_v
-  T aux_dot = 0;       // sum aux_v z_v  (over all logits, also those left out of the sums above)
-  T min = INFINITY;    // over all logits
-  T top = -INFINITY;   // over all logits, with its column
+  T max = -INFINITY;  // m over the logits summed here
+  T sum = 0;          // sum w,         w = exp(z - m)
+  T shifted = 0;      // sum w (z - m)
+  T square = 0;       // sum w^2
+  T aux = 0;          // sum w aux_v
+  T aux_dot = 0;      // sum aux_v z_v  (over all logits, also those left out of the sums above)
+  T min = INFINITY;   // over all logits
+  T top = -INFINITY;  // over all logits, with its column
   int64_t argmax = 0;
 
   // Trap: two states that both saw only -inf must merge to that, not to exp(-inf + inf) = nan.

@@ -24,8 +24,8 @@ template <class T>
 struct Products {
   const char* name;
   int64_t mr, nr;
-  int64_t unit;           // depth elements in one packed element: 2 for pairs of bfloat16
-  int64_t element_bytes;  // of a packed element
+  int64_t unit;                                       // depth elements in one packed element: 2 for pairs of bfloat16
+  int64_t element_bytes;                              // of a packed element
   void (*pack_input)(const PackArgs&, void* panels);  // from the tensors' dtype
   void (*pack_grad)(const PackArgs&, void* panels);   // from T, rounded to what the product reads
   void (*gemm)(

@@ -7,8 +7,12 @@
 
 namespace lossk {
 
-struct Bf16 { uint16_t bits; };
-struct Fp16 { uint16_t bits; };
+struct Bf16 {
+  uint16_t bits;
+};
+struct Fp16 {
+  uint16_t bits;
+};
 
 template <class Isa>
 struct Convert {
@@ -44,11 +48,12 @@ struct Convert {
 template <class Op>
 constexpr int64_t unit_of = std::is_same_v<Op, uint32_t> ? 2 : 1;
 
+// One packed element from x and, where it is a pair, the next along the depth (zero past the end).
 template <class Isa, class From, class Op>
-Op pack_one(const From* x, int64_t depth_stride, int64_t left) {
+Op pack_one(const From* x, int64_t depth_stride, bool whole) {
   if constexpr (std::is_same_v<Op, uint32_t>) {
     const uint32_t low = Convert<Isa>::to_bf16(x[0]);
-    return left < 2 ? low : low | uint32_t(Convert<Isa>::to_bf16(x[depth_stride])) << 16;
+    return whole ? low | uint32_t(Convert<Isa>::to_bf16(x[depth_stride])) << 16 : low;
   } else if constexpr (std::is_same_v<Op, double>) {
     return *x;
   } else {
@@ -56,33 +61,86 @@ Op pack_one(const From* x, int64_t depth_stride, int64_t left) {
   }
 }
 
+// Square transpose in registers: at distance h, lanes with bit h move between vectors i and i + h.
+template <class Isa, class Op>
+struct Transpose {
+  static constexpr int lanes = Isa::vector_bytes / sizeof(Op);
+  using Index = std::conditional_t<sizeof(Op) == 8, int64_t, int32_t>;
+  typedef Op V __attribute__((vector_size(Isa::vector_bytes)));
+  typedef Index I __attribute__((vector_size(Isa::vector_bytes)));
+
+  template <int h>
+  static void swap(V* r) {
+    I low{}, high{};
+    for (int l = 0; l < lanes; ++l) {
+      low[l] = l & h ? lanes + l - h : l;
+      high[l] = l & h ? lanes + l : l + h;
+    }
+    for (int i = 0; i < lanes; ++i) {
+      if (i & h) continue;
+      const V a = r[i], b = r[i + h];
+      r[i] = __builtin_shuffle(a, b, low);
+      r[i + h] = __builtin_shuffle(a, b, high);
+    }
+  }
+  static void run(V* r) {
+    swap<1>(r);
+    if constexpr (lanes > 2) swap<2>(r);
+    if constexpr (lanes > 4) swap<4>(r);
+    if constexpr (lanes > 8) swap<8>(r);
+  }
+};
+
+// One panel whose rows are contiguous along the depth: square blocks are converted, transposed and stored.
+template <class Isa, class From, class Op, int64_t width>
+void pack_transposed(const From* source, int64_t row_stride, int64_t rows, int64_t depth, int64_t steps, Op* out) {
+  using Tr = Transpose<Isa, Op>;
+  constexpr int64_t unit = unit_of<Op>, lanes = Tr::lanes;
+  for (int64_t s0 = 0; s0 < steps; s0 += lanes) {
+    const int64_t whole = (depth - s0 * unit) / unit;  // elements of this block with all their depth
+    const int64_t stored = steps - s0 < lanes ? steps - s0 : lanes;
+    for (int64_t g = 0; g < width; g += lanes) {
+      typename Tr::V block[lanes] = {};
+      for (int64_t i = 0; i < lanes && g + i < rows; ++i) {
+        const From* x = source + (g + i) * row_stride + s0 * unit;
+        alignas(64) Op line[lanes] = {};
+        if (whole >= lanes) {
+          for (int64_t s = 0; s < lanes; ++s) line[s] = pack_one<Isa, From, Op>(x + s * unit, 1, true);
+        } else {
+          for (int64_t s = 0; s * unit < depth - s0 * unit; ++s)
+            line[s] = pack_one<Isa, From, Op>(x + s * unit, 1, s < whole);
+        }
+        std::memcpy(&block[i], line, sizeof line);
+      }
+      Tr::run(block);
+      for (int64_t s = 0; s < stored; ++s)
+        std::memcpy(out + (s0 + s) * width + g, &block[s], sizeof(Op) * (width - g < lanes ? width - g : lanes));
+    }
+  }
+}
+
 template <class Isa, class From, class Op, int64_t width>
 void pack_panels(const PackArgs& args, Op* out) {
   constexpr int64_t unit = unit_of<Op>;
-  const From* source = static_cast<const From*>(args.source);
-  const int64_t row_stride = args.row_stride, depth_stride = args.depth_stride;
-  const int64_t depth = args.depth, steps = args.steps;
+  const int64_t row_stride = args.row_stride, depth_stride = args.depth_stride, depth = args.depth;
+  const int64_t whole = depth / unit;
   for (int64_t r0 = 0; r0 < args.count; r0 += width, out += args.panel_stride) {
+    const From* source = static_cast<const From*>(args.source) + r0 * row_stride;
     const int64_t rows = args.count - r0 < width ? args.count - r0 : width;
-    if (row_stride == 1 && rows == width) {  // rows side by side: contiguous both ways
-      for (int64_t s = 0; s < steps; ++s)
-        for (int64_t i = 0; i < width; ++i)
-          out[s * width + i] = s * unit < depth ? pack_one<Isa, From, Op>(
-              source + r0 + i + s * unit * depth_stride, depth_stride, depth - s * unit) : Op(0);
+    if (depth_stride == 1) {
+      pack_transposed<Isa, From, Op, width>(source, row_stride, rows, depth, args.steps, out);
       continue;
     }
-    constexpr int64_t kBlock = 32;  // depth steps transposed at a time, so that the panel's lines stay in L1
-    for (int64_t s0 = 0; s0 < steps; s0 += kBlock) {
-      const int64_t s1 = s0 + kBlock < steps ? s0 + kBlock : steps;
-      for (int64_t i = 0; i < width; ++i) {
-        if (i >= rows) {
-          for (int64_t s = s0; s < s1; ++s) out[s * width + i] = Op(0);
-          continue;
-        }
-        const From* row = source + (r0 + i) * row_stride;
-        for (int64_t s = s0; s < s1; ++s)
-          out[s * width + i] = s * unit < depth ? pack_one<Isa, From, Op>(
-              row + s * unit * depth_stride, depth_stride, depth - s * unit) : Op(0);
+    const bool contiguous = row_stride == 1 && rows == width;
+    for (int64_t s = 0; s < args.steps; ++s) {
+      Op* line = out + s * width;
+      const From* x = source + s * unit * depth_stride;
+      if (contiguous && s < whole) {
+        for (int64_t i = 0; i < width; ++i) line[i] = pack_one<Isa, From, Op>(x + i, depth_stride, true);
+      } else {
+        for (int64_t i = 0; i < width; ++i)
+          line[i] = i < rows && s * unit < depth ? pack_one<Isa, From, Op>(x + i * row_stride, depth_stride, s < whole)
+                                                 : Op(0);
       }
     }
   }
@@ -159,7 +217,11 @@ template <class Isa, class T, class Op, class From>
 constexpr Products<T> make_products(const char* name) {
   constexpr int64_t mr = Isa::mr, nr = Isa::vectors * Simd<Isa, T>::width;
   return {
-      name, mr, nr, unit_of<Op>, sizeof(Op),
+      name,
+      mr,
+      nr,
+      unit_of<Op>,
+      sizeof(Op),
       [](const PackArgs& args, void* out) {
         if (args.width == mr) pack_panels<Isa, From, Op, mr>(args, static_cast<Op*>(out));
         else pack_panels<Isa, From, Op, nr>(args, static_cast<Op*>(out));

@@ -75,7 +75,8 @@ struct Simd {
     V r = c - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
     V p = fill(1.9875691500e-4f);
-    for (T k : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) p = p * r + k;
+    for (T k : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+      p = p * r + k;
     p = p * r * r + r + 1;
     typedef int32_t I __attribute__((vector_size(Isa::vector_bytes)));
     // 2^n in two factors: n = 128 has no exponent field of its own.

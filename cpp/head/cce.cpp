@@ -19,8 +19,7 @@ int64_t rows_kept(const Head<T>& head, int64_t active) {
 }
 
 template <class T>
-Outputs forward_of(
-    const HeadArgs& args, const Tensor& loss_coef, const Tensor& index_coef, const Wanted& wanted) {
+Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& index_coef, const Wanted& wanted) {
   const Head<T> head(args);
   const int64_t n = head.total, active = head.rows.size(), dim = head.dim, picks = head.picks;
   check_tensor(args.op, "loss_coef", loss_coef, {3, n}, scalar_type_of<T>);
@@ -58,8 +57,7 @@ Outputs forward_of(
         if (index[k] >= 0) term -= double(pick_of.data[row * picks + k]) * picked.get<T>()[row * picks + k];
       total += term;
       if (any)
-        coefs[r] = {T(z), T(0), T(a[row] + 2 * b[row] * z), T(0), T(0), T(0), T(0), c[row],
-                    pick_of.data + row * picks};
+        coefs[r] = {T(z), T(0), T(a[row] + 2 * b[row] * z), T(0), T(0), T(0), T(0), c[row], pick_of.data + row * picks};
     }
     if (!any) continue;
     GradSinks<T> out;

@@ -13,9 +13,9 @@ constexpr int64_t kSegment = 384;
 // z = softcap(scale_i (raw + bias_v)), then margin off the row's first pick.
 template <class T>
 struct Segment {
-  int64_t first, count;  // its columns
-  T softcap, margin;     // 0: none
-  int64_t picks;         // indices per row
+  int64_t first, count;                         // its columns
+  T softcap, margin;                            // 0: none
+  int64_t picks;                                // indices per row
   alignas(64) T bias[kSegment], aux[kSegment];  // zero beyond count
   bool has_bias;
 };
@@ -31,8 +31,7 @@ template <class T>
 struct Epilogue {
   // Statistics of one row's segment; logits[k] where index[k] lies in it. With every statistic (`full`) the sums leave
   // the picked logits out: the caller adds them once the whole row is merged, and has lse_excl without cancellation.
-  using Stats = void (*)(
-      const Segment<T>&, const T* raw, T scale, const int64_t* index, T* logits, RowState<T>& state);
+  using Stats = void (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, T* logits, RowState<T>& state);
   // d loss / d raw over the segment (zero beyond count) -> g; returns this segment's share of d loss / d scale.
   using Grad = T (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, const RowCoef<T>&, T* g);
   using Add = void (*)(const T* x, T* y);  // y += x over a segment

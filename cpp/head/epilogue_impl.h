@@ -141,8 +141,7 @@ struct EpilogueOf {
 template <class Isa, class T>
 constexpr Epilogue<T> make_epilogue() {
   using E = EpilogueOf<Isa, T>;
-  return {
-      E::template stats<false>, E::template stats<true>, E::template grad<false>, E::template grad<true>, E::add};
+  return {E::template stats<false>, E::template stats<true>, E::template grad<false>, E::template grad<true>, E::add};
 }
 
 }  // namespace lossk

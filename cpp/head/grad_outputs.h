@@ -32,8 +32,9 @@ GradTensors grad_tensors(const HeadArgs& a, const Wanted& wanted, ScalarType inp
   const auto make = [&](bool want, std::vector<int64_t> shape, ScalarType dtype) {
     return zeros(a.op, a.input, want ? shape : std::vector<int64_t>{0}, dtype);
   };
-  return {make(wanted.input, {n, d}, input_dtype), make(wanted.weight, {v, d}, weight_dtype),
-          make(wanted.bias, {v}, scalar_type_of<T>), make(wanted.scale, {n}, scalar_type_of<T>)};
+  return {
+      make(wanted.input, {n, d}, input_dtype), make(wanted.weight, {v, d}, weight_dtype),
+      make(wanted.bias, {v}, scalar_type_of<T>), make(wanted.scale, {n}, scalar_type_of<T>)};
 }
 
 constexpr int64_t kBlockBytes = 48 << 20;  // of raw logits (and unrounded d weight beside them) at a time

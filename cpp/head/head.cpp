@@ -20,13 +20,25 @@ void check_optional(
 
 template <class T>
 Head<T>::Head(const HeadArgs& a)
-    : op(a.op), dtype(a.input.scalar_type()), products(lossk::products<T>(dtype)), epilogue(lossk::epilogue<T>()),
-      picks(0), input_(a.input), weight_(a.linear_weight), bias_(a.linear_bias), scale_(a.scale), aux_(a.aux),
-      index_(a.index), softcap_(a.softcap), margin_(a.margin), element_bytes_(bytes_of(dtype)) {
+    : op(a.op),
+      dtype(a.input.scalar_type()),
+      products(lossk::products<T>(dtype)),
+      epilogue(lossk::epilogue<T>()),
+      picks(0),
+      input_(a.input),
+      weight_(a.linear_weight),
+      bias_(a.linear_bias),
+      scale_(a.scale),
+      aux_(a.aux),
+      index_(a.index),
+      softcap_(a.softcap),
+      margin_(a.margin),
+      element_bytes_(bytes_of(dtype)) {
   check(a.input.dim() == 2, op, ": input must be [N, D], got ", shape_text(a.input.sizes()));
   total = a.input.size(0), dim = a.input.size(1);
-  check(a.linear_weight.dim() == 2 && a.linear_weight.size(1) == dim, op, ": linear_weight must be [V, ", dim,
-        "], got ", shape_text(a.linear_weight.sizes()));
+  check(
+      a.linear_weight.dim() == 2 && a.linear_weight.size(1) == dim, op, ": linear_weight must be [V, ", dim, "], got ",
+      shape_text(a.linear_weight.sizes()));
   vocab = a.linear_weight.size(0);
   check_tensor(op, "linear_weight", a.linear_weight, {vocab, dim}, dtype);
   check_optional(op, "linear_bias", a.linear_bias, {vocab}, scalar_type_of<T>);
@@ -75,7 +87,8 @@ typename Head<T>::Rows Head<T>::gather(int64_t begin, int64_t count, char* buffe
       const char* from = all + rows[begin + i] * row_stride * bytes;
       char* to = buffer + i * dim * bytes;
       if (column_stride == 1) std::memcpy(to, from, dim * bytes);
-      else for (int64_t d = 0; d < dim; ++d) std::memcpy(to + d * bytes, from + d * column_stride * bytes, bytes);
+      else
+        for (int64_t d = 0; d < dim; ++d) std::memcpy(to + d * bytes, from + d * column_stride * bytes, bytes);
     }
   });
   return {buffer, dim, 1};

@@ -24,9 +24,9 @@ class Head {
   ScalarType dtype;  // of input and linear_weight
   const Products<T>& products;
   const Epilogue<T>& epilogue;
-  int64_t total, dim, vocab;     // N, D, V
-  std::vector<int64_t> rows;     // the active ones, ascending
-  int64_t picks;                 // K
+  int64_t total, dim, vocab;  // N, D, V
+  std::vector<int64_t> rows;  // the active ones, ascending
+  int64_t picks;              // K
   double aux_sum = 0;
   int64_t segments() const { return ceil_div(vocab, kSegment); }
 

@@ -81,8 +81,8 @@ GradTensors backward_of(
   const Scratch input_sum(args.op, wanted.input ? active * dim * sizeof(T) : 0);
   if (wanted.input) std::fill_n(input_sum.get<T>(), active * dim, T(0));
   std::vector<T> scale_sum(wanted.scale ? active : 0);
-  Tensor weight_sum = empty(args.op, args.input, {wanted.weight && !direct ? segments * kSegment : 0, dim},
-                            scalar_type_of<T>);
+  Tensor weight_sum =
+      empty(args.op, args.input, {wanted.weight && !direct ? segments * kSegment : 0, dim}, scalar_type_of<T>);
   for (int64_t s0 = 0; s0 < head.segments(); s0 += segments) {
     const int64_t s1 = std::min(s0 + segments, head.segments());
     const int64_t v0 = s0 * kSegment, v1 = std::min(s1 * kSegment, head.vocab);
@@ -92,8 +92,16 @@ GradTensors backward_of(
       for (int64_t r = 0; r < count; ++r) {
         const int64_t row = head.rows[begin + r];
         const auto a = [&](int64_t k) { return full || k == 0 ? coef_of.data[k * n + row] : T(0); };
-        coefs[r] = {lse_of.data[row], excl_of.data ? excl_of.data[row] : T(0), a(0), a(1), a(2), a(3), a(4), a(5),
-                    pick_of.data ? pick_of.data + row * head.picks : nullptr};
+        coefs[r] = {
+            lse_of.data[row],
+            excl_of.data ? excl_of.data[row] : T(0),
+            a(0),
+            a(1),
+            a(2),
+            a(3),
+            a(4),
+            a(5),
+            pick_of.data ? pick_of.data + row * head.picks : nullptr};
       }
       GradSinks<T> out;
       if (wanted.input) out.input = input_sum.get<T>() + begin * dim;
@@ -119,8 +127,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats_backward(
     const std::optional<Tensor>& active, double softcap, double margin, const Tensor& lse,
     const std::optional<Tensor>& lse_excl, const Tensor& row_coef, const std::optional<Tensor>& index_coef,
     std::vector<bool> needs_grad, bool weight_grad_fp32) {
-  const HeadArgs args{"linear_stats_backward", input, linear_weight, linear_bias, scale, index, aux, active,
-                      softcap, margin};
+  const HeadArgs args{
+      "linear_stats_backward", input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin};
   const Wanted wanted(args.op, needs_grad);
   const auto run = input.scalar_type() == ScalarType::Double ? backward_of<double> : backward_of<float>;
   return run(args, lse, lse_excl, row_coef, index_coef, wanted, weight_grad_fp32).tuple();

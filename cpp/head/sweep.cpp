@@ -11,16 +11,21 @@ constexpr int64_t kRowBlock = 192;  // rows whose logits are made at a time: 288
 
 template <class T>
 Sweep<T>::Sweep(const Head<T>& h, int64_t max_rows, int64_t max_segments)
-    : head_(h), products_(h.products), block_stride_(round_up(max_rows, h.products.mr) * kSegment),
+    : head_(h),
+      products_(h.products),
+      block_stride_(round_up(max_rows, h.products.mr) * kSegment),
       gathered_(h.op, h.gather_bytes(max_rows)),
       rows_(h.op, h.products.bytes(max_rows, h.products.mr, h.dim)),
       rows_t_(h.op, max_segments > 0 ? h.products.bytes(h.dim, h.products.nr, round_up(max_rows, h.products.mr)) : 0),
       block_(h.op, block_stride_ * max_segments * sizeof(T)),
       by_scale_(h.op, max_segments * max_rows * sizeof(T)),
-      weight_(h.op, std::max(h.products.bytes(kSegment, h.products.nr, h.dim),
-                             h.products.bytes(h.dim, h.products.nr, kSegment)), workers()),
-      g_t_(h.op, max_segments > 0 ? h.products.bytes(kSegment, h.products.mr, round_up(max_rows, h.products.mr)) : 0,
-           workers()),
+      weight_(
+          h.op,
+          std::max(h.products.bytes(kSegment, h.products.nr, h.dim), h.products.bytes(h.dim, h.products.nr, kSegment)),
+          workers()),
+      g_t_(
+          h.op, max_segments > 0 ? h.products.bytes(kSegment, h.products.mr, round_up(max_rows, h.products.mr)) : 0,
+          workers()),
       tile_(h.op, kRowBlock * kSegment * sizeof(T), workers()) {}
 
 template <class T>
@@ -57,8 +62,9 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) 
         logits(r0, r1, segment.count, weight, raw);
         for (int64_t r = r0; r < r1; ++r) {
           const int64_t row = head_.rows[begin_ + r];
-          one_row(segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks,
-                  states[s * count_ + r]);
+          one_row(
+              segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks,
+              states[s * count_ + r]);
         }
       }
     }
@@ -73,8 +79,7 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) 
 }
 
 template <class T>
-void Sweep<T>::grads(
-    int64_t s0, int64_t s1, bool kept, bool full, const RowCoef<T>* coefs, const GradSinks<T>& out) {
+void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef<T>* coefs, const GradSinks<T>& out) {
   const int64_t mr = products_.mr, dim = head_.dim, bytes = products_.element_bytes;
   const int64_t segment_steps = products_.steps(kSegment);
   if (out.weight != nullptr && !has_rows_t_) {
@@ -104,8 +109,8 @@ void Sweep<T>::grads(
             continue;
           }
           const int64_t row = head_.rows[begin_ + r];
-          by_scale[i * count_ + r] = one_row(
-              segment, block + r * kSegment, head_.scale(row), head_.index(row), coefs[r], g_row);
+          by_scale[i * count_ + r] =
+              one_row(segment, block + r * kSegment, head_.scale(row), head_.index(row), coefs[r], g_row);
           if (out.bias != nullptr) head_.epilogue.add(g_row, bias);
         }
         if (out.input != nullptr)

@@ -37,7 +37,6 @@ class Sweep {
   void grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef<T>* coefs, const GradSinks<T>&);
 
  private:
-
   void logits(int64_t r0, int64_t r1, int64_t columns, const char* weight_panels, T* out) const;
   void input_grads(int64_t s0, int64_t s1, T* grad_input) const;
 

@@ -1,14 +1,10 @@
 """lossk: losses without logits. Fused vocabulary heads for PyTorch; see lossk.linear_cross_entropy."""
 
-import torch  # first: lossk._C needs libtorch_cpu.so to be loaded
-
-from . import _library
-from . import _head_ops  # noqa: F401  registers fakes and gradients
 from . import nn
+from ._library import build_info
 from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats
 
-__version__ = _library.build_info()["version"]
-build_info = _library.build_info
+__version__ = build_info()["version"]
 
 __all__ = [
     "LogP",
@@ -19,4 +15,3 @@ __all__ = [
     "linear_stats",
     "nn",
 ]
-del torch

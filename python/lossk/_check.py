@@ -17,7 +17,7 @@ def tensor(op, name, x):
 
 
 def number(op, name, x, low=-math.inf, high=math.inf, expected="a finite number"):
-    if isinstance(x, torch.Tensor) or isinstance(x, bool) or not isinstance(x, (int, float)):
+    if isinstance(x, (torch.Tensor, bool)) or not isinstance(x, (int, float)):
         raise TypeError(f"{op}: {name} must be {expected}, got {type(x).__name__}")
     if not (math.isfinite(x) and low <= x <= high):
         raise ValueError(f"{op}: {name} must be {expected}, got {x}")

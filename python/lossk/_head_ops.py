@@ -74,7 +74,7 @@ def _stats_backward(ctx, g_stats, g_logits, g_logp, _):
         lse, lse_excl, _, entropy, lse2, aux_mean, *_ = stats.unbind()
         g_lse, g_excl, g_mean, g_entropy, g_lse2, g_aux_mean, g_aux_logp, *_ = g_stats.unbind()
         aux_sum = tensors[1].shape[0] if aux is None else aux.sum()
-        # d mean_logit / dz = p (1 + log p + entropy), d entropy / dz = -p (log p + entropy): nothing cancels at a large lse
+        # d mean_logit / dz = p (1 + log p + entropy), d entropy / dz = -p (log p + entropy): no large z that cancels
         a0 = g_lse + g_mean * (1 + entropy) - g_entropy * entropy - g_aux_mean * aux_mean - g_aux_logp * aux_sum
         a2 = 2 * g_lse2 * torch.exp(2 * lse - lse2)
         rows = [a0, g_mean - g_entropy, a2, g_aux_mean, g_excl, g_aux_logp]
@@ -142,9 +142,7 @@ def _scaled(grad, upstream, dtype):
 
 def _cce_backward(ctx, g_loss, *_):
     saved, inputs = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
-    grads = [
-        _scaled(grad, g_loss, dtype) if need else None for need, grad, dtype in zip(ctx.needs, saved, ctx.dtypes)
-    ]
+    grads = [_scaled(grad, g_loss, dtype) if need else None for need, grad, dtype in zip(ctx.needs, saved, ctx.dtypes)]
     if torch.is_grad_enabled():  # create_graph: the saved gradients would pass for constants
         grads = [None if grad is None else _Last.apply(grad, *inputs) for grad in grads]
     return *grads, None, None, None, None, None, None, None, None

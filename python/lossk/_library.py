@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import torch
+import torch  # before _C, which needs libtorch_cpu.so to be loaded already
 
 from . import _C
 
@@ -32,7 +32,7 @@ def explain_missing_cuda(*ops: str) -> None:
 
         def missing(*args, op=op, **kwargs):
             if _HAS_CUDA:
-                raise RuntimeError(f"{op}: this version of lossk has no CUDA kernel for it; move the tensors to the CPU")
+                raise RuntimeError(f"{op}: lossk has no CUDA kernel for it yet; move the tensors to the CPU")
             raise RuntimeError(
                 f"{op}: lossk was built without GPU kernels (no nvcc at build time). "
                 "Reinstall with nvcc on PATH: pip install -v --no-build-isolation ."

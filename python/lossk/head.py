@@ -146,7 +146,7 @@ def _cross_entropy(
     if token_weight is not None:
         per_row = per_row * torch.where(active, token_weight.reshape(-1).to(h.acc), 0)
     pick = (1 - label_smoothing) * share * per_row[:, None]
-    dense = label_smoothing / vocab * per_row if vocab else per_row
+    dense = label_smoothing / max(vocab, 1) * per_row
     smooth_sum = vocab if weight is None else weight.sum()
     aux = weight if label_smoothing else None
 
@@ -154,7 +154,7 @@ def _cross_entropy(
     fused = reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
-        coefs = torch.stack([a, z_loss * per_row, -dense if label_smoothing else torch.zeros_like(dense)])
+        coefs = torch.stack([a, z_loss * per_row, -dense])
         tensors = (h.input, h.linear_weight, h.linear_bias, h.scale)
         needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
         loss = torch.ops.lossk.cce_forward(*tensors[:2], *rest, coefs, pick, needs)[0]
@@ -169,7 +169,6 @@ def _cross_entropy(
     if not fused:
         loss = loss.sum()
     return loss if reduction == "sum" else torch.where(active.any(), loss, torch.nan)
-
 
 
 def _targets(op, h, vocab, target, soft_target, ignore_index, margin):
@@ -226,7 +225,7 @@ def linear_logp(
 ):  # fmt: skip
     """Log-probability of the target, entropy and lse of every token: what RL and preference losses are made of.
 
-    logp = z_target - lse, entropy = lse - E_p[z], with z = softcap((input linear_weight^T + linear_bias) / temperature).
+    logp = z_target - lse, entropy = lse - E_p[z]; z = softcap((input linear_weight^T + linear_bias) / temperature).
     input [..., D], linear_weight [V, D], target [...] int64, temperature a number > 0 or [...].
     Returns LogP(logp, entropy, lse), each [...] float32 (float64), all differentiable (also by temperature); 0 on
     ignored tokens. Errors as linear_cross_entropy.
@@ -253,8 +252,8 @@ def linear_stats(
 ):  # fmt: skip
     """Row statistics of the logits, each [...] float32 (float64): the base that losses are composed from.
 
-    lse = log sum_v e^z; lse_excl = the same without index's columns; logits = z at index, [..., K]; mean_logit = E_p[z];
-    entropy = lse - E_p[z]; lse2 = log sum_v e^(2z); aux_mean = E_p[aux]; max, argmax, min of z.
+    lse = log sum_v e^z; lse_excl = the same without index's columns; logits = z at index, [..., K]; mean_logit = E_p z;
+    entropy = lse - E_p z; lse2 = log sum_v e^(2z); aux_mean = E_p aux; max, argmax, min of z.
     input [..., D], linear_weight [V, D], index [..., K] int64 (-1: none), scale a number or [...], aux [V].
     want: the names to return, in a Stats named tuple; lse, lse_excl, logits, mean_logit, entropy, lse2 and aux_mean
     are differentiable by input, linear_weight, linear_bias and scale. Errors as linear_cross_entropy.

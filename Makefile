@@ -1,0 +1,44 @@
+# One command each. PYTHON builds the environment; TORCH is the torch it gets (any >= 2.10, CPU or CUDA build).
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp cuda -type f 2>/dev/null)
+
+.PHONY: demo test test-slow bench bench-check bench-table format lint clean
+
+demo: $(VENV)/installed  ## train a small language model with torch's head and with lossk's, side by side
+	$(BIN)/lossk demo
+
+test: $(VENV)/installed  ## the default tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed  ## the long ones
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/linters
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(shell find cpp cuda -type f)
+
+format: $(VENV)/linters
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	$(BIN)/clang-format -i $(shell find cpp cuda -type f)
+
+# The environment is made once; the package is built again when a compiled source has changed (Python is live).
+$(VENV)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	touch $@
+
+$(VENV)/installed: $(VENV)/python $(SOURCES)
+	$(BIN)/python -m pip install "$(TORCH)"
+	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0" "cmake>=3.28" ninja
+	$(BIN)/python -m pip install --no-build-isolation --editable ".[test]"
+	touch $@
+
+$(VENV)/linters: $(VENV)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --group lint
+	touch $@
+
+clean:
+	rm -rf $(VENV) build
