@@ -22,11 +22,11 @@ Sweep<T>::Sweep(const Head<T>& h, int64_t max_rows, int64_t max_segments)
       weight_(
           h.op,
           std::max(h.products.bytes(kSegment, h.products.nr, h.dim), h.products.bytes(h.dim, h.products.nr, kSegment)),
-          workers()),
+          workers_),
       g_t_(
           h.op, max_segments > 0 ? h.products.bytes(kSegment, h.products.mr, round_up(max_rows, h.products.mr)) : 0,
-          workers()),
-      tile_(h.op, kRowBlock * kSegment * sizeof(T), workers()) {}
+          workers_),
+      tile_(h.op, kRowBlock * kSegment * sizeof(T), workers_) {}
 
 template <class T>
 void Sweep<T>::take_rows(int64_t begin, int64_t count) {
@@ -50,7 +50,7 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) 
   const Scratch memory(head_.op, head_.segments() * count_ * sizeof(RowState<T>));
   auto* states = memory.get<RowState<T>>();
   const auto one_row = full ? head_.epilogue.stats_full : head_.epilogue.stats_lse;
-  parallel(head_.segments(), [&](int64_t worker, int64_t s0, int64_t s1) {
+  parallel(head_.segments(), workers_, [&](int64_t worker, int64_t s0, int64_t s1) {
     auto* weight = weight_.template get<char>(worker);
     Segment<T> segment;
     for (int64_t s = s0; s < s1; ++s) {
@@ -69,7 +69,7 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) 
       }
     }
   });
-  parallel(count_, [&](int64_t, int64_t r0, int64_t r1) {
+  parallel(count_, [&](int64_t r0, int64_t r1) {
     for (int64_t r = r0; r < r1; ++r) {
       RowState<double> state;
       for (int64_t s = 0; s < head_.segments(); ++s) state.merge(states[s * count_ + r]);
@@ -88,7 +88,7 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
   }
   const auto one_row = full ? head_.epilogue.grad_full : head_.epilogue.grad_lse;
   auto* by_scale = by_scale_.template get<T>();
-  parallel(s1 - s0, [&](int64_t worker, int64_t first, int64_t last) {
+  parallel(s1 - s0, workers_, [&](int64_t worker, int64_t first, int64_t last) {
     auto *weight = weight_.template get<char>(worker), *g_t = g_t_.template get<char>(worker);
     Segment<T> segment;
     alignas(64) T g[Products<T>::max_mr * kSegment], bias[kSegment];
@@ -130,7 +130,7 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
     }
   });
   if (out.scale != nullptr)
-    parallel(count_, [&](int64_t, int64_t r0, int64_t r1) {
+    parallel(count_, [&](int64_t r0, int64_t r1) {
       for (int64_t i = 0; i < s1 - s0; ++i)
         for (int64_t r = r0; r < r1; ++r) out.scale[r] += by_scale[i * count_ + r];
     });
@@ -140,7 +140,7 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
 template <class T>
 void Sweep<T>::input_grads(int64_t s0, int64_t s1, T* grad_input) const {
   const int64_t dim = head_.dim, nr = products_.nr;
-  parallel(ceil_div(dim, nr), [&](int64_t worker, int64_t p0, int64_t p1) {
+  parallel(ceil_div(dim, nr), workers_, [&](int64_t worker, int64_t p0, int64_t p1) {
     const int64_t d0 = p0 * nr, d1 = std::min(p1 * nr, dim);
     auto* weight = weight_.template get<char>(worker);
     for (int64_t s = s0; s < s1; ++s) {

@@ -19,7 +19,7 @@ def tensor(op, name, x):
 def number(op, name, x, low=-math.inf, high=math.inf, expected="a finite number"):
     if isinstance(x, (torch.Tensor, bool)) or not isinstance(x, (int, float)):
         raise TypeError(f"{op}: {name} must be {expected}, got {type(x).__name__}")
-    if not (math.isfinite(x) and low <= x <= high):
+    if not (-math.inf < x < math.inf and low <= x <= high):  # comparisons only: x may be symbolic under torch.compile
         raise ValueError(f"{op}: {name} must be {expected}, got {x}")
 
 

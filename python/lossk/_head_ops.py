@@ -134,10 +134,16 @@ def _cce_context(ctx, inputs, output):
 
 
 def _scaled(grad, upstream, dtype):
-    # loss.backward() sends exactly 1: no copy of [V, D] then. A graph being traced, or a GPU, cannot look.
-    if type(upstream) is torch.Tensor and upstream.device.type == "cpu" and upstream == 1:
+    # loss.backward() sends exactly 1: no copy of [V, D] then. A graph being traced, or a GPU, cannot look. Where the
+    # graph is retained the caller must not get the saved gradient itself: autograd would add the next one into it.
+    if type(upstream) is torch.Tensor and upstream.device.type == "cpu" and not _graph_is_kept() and upstream == 1:
         return grad.to(dtype)
     return (grad * upstream).to(dtype)
+
+
+def _graph_is_kept():
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return True if ask is None else ask()
 
 
 def _cce_backward(ctx, g_loss, *_):

@@ -12,6 +12,11 @@ if _HAS_CUDA:
     torch.ops.load_library(_CUDA_LIBRARY)
 
 
+@torch.library.register_fake("lossk::gpu_arch")
+def _(like):
+    return like.new_empty(1, dtype=torch.int32)
+
+
 def build_info() -> dict:
     """What was built: version, torch (built against), cpu (kernel set per dtype), cuda (None, or toolkit and archs)."""
     info = dict(_C.build_info())

@@ -183,6 +183,8 @@ def _targets(op, h, vocab, target, soft_target, ignore_index, margin):
     else:
         if margin:
             raise ValueError(f"{op}: margin must be 0 with soft_target, which has no single target, got {margin}")
+        if not isinstance(soft_target, (tuple, list)) or len(soft_target) != 2:
+            raise TypeError(f"{op}: soft_target must be a pair (indices, weights), got {type(soft_target).__name__}")
         indices, weights = soft_target
         _check.tensor(op, "soft_target indices", indices)
         shape = (*h.shape, indices.shape[-1] if indices.dim() else 1)
