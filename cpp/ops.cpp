@@ -14,8 +14,9 @@ STABLE_TORCH_LIBRARY(lossk, m) {
       "cce(Tensor input, Tensor linear_weight, Tensor target, Tensor? linear_bias=None, *, int ignore_index=-100, "
       "str reduction='mean', float softcap=0.0, float label_smoothing=0.0, float z_loss=0.0, int shift=0) -> Tensor");
   // Row statistics of z = softcap(scale (input linear_weight^T + linear_bias)), margin taken off z[index[:, 0]].
-  // stats [9, N]: lse lse_excl mean_logit entropy lse2 aux_mean aux_logp max min ([1, N]: lse, where not full), with
-  // aux_mean = E_p[aux] and aux_logp = sum_v aux_v log p_v; aux absent: ones. logits, logp [N, K] at index; argmax [N].
+  // stats [11, N]: lse, what its rounding left off, lse_excl, what its left off, mean_logit, entropy, lse2, aux_mean =
+  // E_p[aux], aux_logp = sum_v aux_v log p_v (aux absent: ones), max, min; [2, N], the first two, where not full.
+  // logits, logp [N, K] at index; argmax [N].
   m.def(
       "linear_stats(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? index, "
       "Tensor? aux, Tensor? active, float softcap, float margin, bool full) "

@@ -91,25 +91,32 @@ struct Transpose {
   }
 };
 
-// One panel whose rows are contiguous along the depth: square blocks are converted, transposed and stored.
+// `count` packed elements of one row, contiguous along the depth; x holds `depth` of it from here.
+template <class Isa, class From, class Op>
+void pack_line(const From* x, int64_t depth, int64_t count, Op* line) {
+  constexpr int64_t unit = unit_of<Op>;
+  if (depth >= count * unit && sizeof(From) * unit == sizeof(Op)) {  // already what the product reads
+    std::memcpy(line, x, count * sizeof(Op));
+    return;
+  }
+  const int64_t whole = depth / unit < count ? depth / unit : count;
+  for (int64_t s = 0; s < whole; ++s) line[s] = pack_one<Isa, From, Op>(x + s * unit, 1, true);
+  for (int64_t s = whole; s < count; ++s)
+    line[s] = s * unit < depth ? pack_one<Isa, From, Op>(x + s * unit, 1, false) : Op(0);
+}
+
+// A panel whose rows are contiguous along the depth: square blocks are converted, transposed and stored.
 template <class Isa, class From, class Op, int64_t width>
-void pack_transposed(const From* source, int64_t row_stride, int64_t rows, int64_t depth, int64_t steps, Op* out) {
+void pack_across(const From* source, int64_t row_stride, int64_t rows, int64_t depth, int64_t steps, Op* out) {
   using Tr = Transpose<Isa, Op>;
   constexpr int64_t unit = unit_of<Op>, lanes = Tr::lanes;
   for (int64_t s0 = 0; s0 < steps; s0 += lanes) {
-    const int64_t whole = (depth - s0 * unit) / unit;  // elements of this block with all their depth
     const int64_t stored = steps - s0 < lanes ? steps - s0 : lanes;
     for (int64_t g = 0; g < width; g += lanes) {
       typename Tr::V block[lanes] = {};
       for (int64_t i = 0; i < lanes && g + i < rows; ++i) {
-        const From* x = source + (g + i) * row_stride + s0 * unit;
-        alignas(64) Op line[lanes] = {};
-        if (whole >= lanes) {
-          for (int64_t s = 0; s < lanes; ++s) line[s] = pack_one<Isa, From, Op>(x + s * unit, 1, true);
-        } else {
-          for (int64_t s = 0; s * unit < depth - s0 * unit; ++s)
-            line[s] = pack_one<Isa, From, Op>(x + s * unit, 1, s < whole);
-        }
+        alignas(64) Op line[lanes];
+        pack_line<Isa>(source + (g + i) * row_stride + s0 * unit, depth - s0 * unit, lanes, line);
         std::memcpy(&block[i], line, sizeof line);
       }
       Tr::run(block);
@@ -119,45 +126,59 @@ void pack_transposed(const From* source, int64_t row_stride, int64_t rows, int64
   }
 }
 
+// Panels whose rows lie side by side: whole lines of them are converted, then cut into panels.
 template <class Isa, class From, class Op, int64_t width>
-void pack_panels(const PackArgs& args, Op* out) {
-  constexpr int64_t unit = unit_of<Op>;
-  const int64_t row_stride = args.row_stride, depth_stride = args.depth_stride, depth = args.depth;
-  const int64_t whole = depth / unit;
-  for (int64_t r0 = 0; r0 < args.count; r0 += width, out += args.panel_stride) {
-    const From* source = static_cast<const From*>(args.source) + r0 * row_stride;
-    const int64_t rows = args.count - r0 < width ? args.count - r0 : width;
-    if (depth_stride == 1) {
-      pack_transposed<Isa, From, Op, width>(source, row_stride, rows, depth, args.steps, out);
-      continue;
-    }
-    const bool contiguous = row_stride == 1 && rows == width;
+void pack_along(const PackArgs& args, Op* out) {
+  constexpr int64_t unit = unit_of<Op>, kLine = 16 * width;
+  alignas(64) Op line[kLine];
+  for (int64_t r0 = 0; r0 < args.count; r0 += kLine) {
+    const int64_t rows = args.count - r0 < kLine ? args.count - r0 : kLine;
     for (int64_t s = 0; s < args.steps; ++s) {
-      Op* line = out + s * width;
-      const From* x = source + s * unit * depth_stride;
-      if (contiguous && s < whole) {
-        for (int64_t i = 0; i < width; ++i) line[i] = pack_one<Isa, From, Op>(x + i, depth_stride, true);
-      } else {
-        for (int64_t i = 0; i < width; ++i)
-          line[i] = i < rows && s * unit < depth ? pack_one<Isa, From, Op>(x + i * row_stride, depth_stride, s < whole)
-                                                 : Op(0);
-      }
+      const From* x = static_cast<const From*>(args.source) + r0 + s * unit * args.depth_stride;
+      const int64_t left = args.depth - s * unit;
+      for (int64_t i = 0; i < rows; ++i)
+        line[i] = left >= unit ? pack_one<Isa, From, Op>(x + i, args.depth_stride, true)
+                  : left > 0   ? pack_one<Isa, From, Op>(x + i, args.depth_stride, false)
+                               : Op(0);
+      for (int64_t i = rows; i < kLine; ++i) line[i] = Op(0);
+      for (int64_t i = 0; i < rows; i += width)
+        std::memcpy(out + (r0 + i) / width * args.panel_stride + s * width, line + i, width * sizeof(Op));
     }
   }
 }
 
-// One register tile of c. Op float or double: multiply-add; pairs of bfloat16: Isa::dot.
+template <class Isa, class From, class Op, int64_t width>
+void pack_panels(const PackArgs& args, Op* out) {
+  constexpr int64_t unit = unit_of<Op>;
+  const int64_t row_stride = args.row_stride, depth_stride = args.depth_stride;
+  if (depth_stride != 1 && row_stride == 1) return pack_along<Isa, From, Op, width>(args, out);
+  for (int64_t r0 = 0; r0 < args.count; r0 += width, out += args.panel_stride) {
+    const From* source = static_cast<const From*>(args.source) + r0 * row_stride;
+    const int64_t rows = args.count - r0 < width ? args.count - r0 : width;
+    if (depth_stride == 1) {
+      pack_across<Isa, From, Op, width>(source, row_stride, rows, args.depth, args.steps, out);
+      continue;
+    }
+    for (int64_t s = 0; s < args.steps; ++s) {
+      const From* x = source + s * unit * depth_stride;
+      const int64_t left = args.depth - s * unit;
+      for (int64_t i = 0; i < width; ++i)
+        out[s * width + i] =
+            i < rows && left > 0 ? pack_one<Isa, From, Op>(x + i * row_stride, depth_stride, left >= unit) : Op(0);
+    }
+  }
+}
+
+// One register tile of c. Op float or double: multiply-add; pairs of bfloat16: Isa::dot. Trap: the sum over this depth
+// starts at 0 and is added to c once; carried on from c, one chain over all of V loses ten times torch's rounding
+// error.
 template <class Isa, class T, class Op>
 void micro(int64_t depth, const Op* a, const Op* b, T* c, int64_t c_stride, bool accumulate) {
   using S = Simd<Isa, T>;
   using V = typename S::V;
   constexpr int mr = Isa::mr, vectors = Isa::vectors;
   constexpr int64_t nr = vectors * S::width;
-  V sum[mr][vectors];
-#pragma GCC unroll 12
-  for (int i = 0; i < mr; ++i)
-#pragma GCC unroll 2
-    for (int j = 0; j < vectors; ++j) sum[i][j] = accumulate ? S::load(c + i * c_stride + j * S::width) : V{};
+  V sum[mr][vectors] = {};
   for (int64_t k = 0; k < depth; ++k, a += mr, b += nr) {
     V bv[vectors];
 #pragma GCC unroll 2
@@ -173,7 +194,10 @@ void micro(int64_t depth, const Op* a, const Op* b, T* c, int64_t c_stride, bool
 #pragma GCC unroll 12
   for (int i = 0; i < mr; ++i)
 #pragma GCC unroll 2
-    for (int j = 0; j < vectors; ++j) S::store(c + i * c_stride + j * S::width, sum[i][j]);
+    for (int j = 0; j < vectors; ++j) {
+      T* out = c + i * c_stride + j * S::width;
+      S::store(out, accumulate ? S::load(out) + sum[i][j] : sum[i][j]);
+    }
 }
 
 template <class Isa, class T, class Op>

@@ -5,26 +5,34 @@
 #include <optional>
 #include <vector>
 
-#include "common/check.h"
+#include "common/memory.h"
 
 namespace lossk {
 
+inline int64_t bytes_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double:
+    case ScalarType::Long: return 8;
+    case ScalarType::Float:
+    case ScalarType::Int: return 4;
+    case ScalarType::BFloat16:
+    case ScalarType::Half: return 2;
+    default: return 1;
+  }
+}
+
 // Trap: below target 2.13 an error inside torch loses its text, so "out of memory" must be said here.
-template <class Make>
-Tensor allocate(const char* op, const std::vector<int64_t>& shape, ScalarType type, Make make) {
+inline Tensor empty(const char* op, const Tensor& like, std::vector<int64_t> shape, ScalarType type) {
   try {
-    return make();
+    return torch::stable::new_empty(like, shape, type);
   } catch (const std::exception&) {
     fail(op, ": could not allocate a ", dtype_name(type), " tensor ", shape_text(shape), "; out of memory?");
   }
 }
 
-inline Tensor empty(const char* op, const Tensor& like, std::vector<int64_t> shape, ScalarType type) {
-  return allocate(op, shape, type, [&] { return torch::stable::new_empty(like, shape, type); });
-}
-
 inline Tensor zeros(const char* op, const Tensor& like, std::vector<int64_t> shape, ScalarType type) {
-  return allocate(op, shape, type, [&] { return torch::stable::new_zeros(like, shape, type); });
+  Tensor x = empty(op, like, std::move(shape), type);
+  return torch::stable::zero_(x);
 }
 
 template <class T>

@@ -9,13 +9,16 @@ namespace {
 
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// Rows whose raw logits over the whole vocabulary fit in kBlockBytes, but enough of them that d weight, read and
-// written once per chunk, does not set the pace.
+constexpr int64_t kKeptBytes = 54 << 20;  // of raw logits over the whole vocabulary
+
+// Rows per chunk, in chunks of one size: each chunk packs the weight and reads and writes d weight once, so there
+// should be few of them, and where the vocabulary is very large at least 192 rows share that cost.
 template <class T>
 int64_t rows_kept(const Head<T>& head, int64_t active) {
   const int64_t per_row = std::max<int64_t>(1, head.segments()) * kSegment * int64_t(sizeof(T));
-  const int64_t mr = head.products.mr, fit = std::max<int64_t>(192, kBlockBytes / per_row) / mr * mr;
-  return std::max<int64_t>(1, std::min<int64_t>({active, fit, 2048 / mr * mr}));
+  const int64_t fit = std::clamp<int64_t>(kKeptBytes / per_row, 192, 2048);
+  const int64_t chunks = std::max<int64_t>(1, ceil_div(active, fit));
+  return std::max<int64_t>(1, std::min(active, round_up(ceil_div(active, chunks), head.products.mr)));
 }
 
 template <class T>
@@ -29,7 +32,7 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
 
   Tensor lse = zeros(args.op, args.input, {n}, scalar_type_of<T>);
   Tensor loss = zeros(args.op, args.input, {}, scalar_type_of<T>);
-  GradTensors grads = grad_tensors<T>(args, wanted, scalar_type_of<T>, scalar_type_of<T>);
+  GradTensors grads = grad_tensors(args, head, wanted, scalar_type_of<T>, scalar_type_of<T>);
 
   bool dense = false;  // aux_dot is in the loss: every statistic, and the general gradient
   for (int64_t i : head.rows) dense = dense || c[i] != 0;
@@ -57,7 +60,12 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
         if (index[k] >= 0) term -= double(pick_of.data[row * picks + k]) * picked.get<T>()[row * picks + k];
       total += term;
       if (any)
-        coefs[r] = {T(z), T(0), T(a[row] + 2 * b[row] * z), T(0), T(0), T(0), T(0), c[row], pick_of.data + row * picks};
+        coefs[r] = {
+            .lse = T(z),
+            .lse_low = low_part<T>(z),
+            .a0 = T(a[row] + 2 * b[row] * z),
+            .b = c[row],
+            .pick = pick_of.data + row * picks};
     }
     if (!any) continue;
     GradSinks<T> out;

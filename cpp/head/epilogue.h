@@ -17,14 +17,15 @@ struct Segment {
   T softcap, margin;                            // 0: none
   int64_t picks;                                // indices per row
   alignas(64) T bias[kSegment], aux[kSegment];  // zero beyond count
-  bool has_bias;
+  bool has_bias, scale_grad;
 };
 
 template <class T>
-struct RowCoef {  // of linear_stats_backward, cpp/ops.cpp
-  T lse, lse_excl;
-  T a0, a1, a2, a3, aX, b;
-  const T* pick;  // [picks]; null: none
+struct RowCoef {           // of linear_stats_backward, cpp/ops.cpp
+  T lse = 0, lse_low = 0;  // low: what the rounding of the other left off
+  T lse_excl = 0, lse_excl_low = 0;
+  T a0 = 0, a1 = 0, a2 = 0, a3 = 0, aX = 0, b = 0;
+  const T* pick = nullptr;  // [picks]; null: none
 };
 
 template <class T>
@@ -32,7 +33,8 @@ struct Epilogue {
   // Statistics of one row's segment; logits[k] where index[k] lies in it. With every statistic (`full`) the sums leave
   // the picked logits out: the caller adds them once the whole row is merged, and has lse_excl without cancellation.
   using Stats = void (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, T* logits, RowState<T>& state);
-  // d loss / d raw over the segment (zero beyond count) -> g; returns this segment's share of d loss / d scale.
+  // d loss / d raw over the segment (zero beyond count) -> g; returns its share of d loss / d scale, where
+  // Segment::scale_grad asks.
   using Grad = T (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, const RowCoef<T>&, T* g);
   using Add = void (*)(const T* x, T* y);  // y += x over a segment
 

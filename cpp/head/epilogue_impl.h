@@ -99,7 +99,7 @@ struct EpilogueOf {
     const int64_t target = seg.picks > 0 ? column(seg, index, 0) : -1;
     if (target >= 0) z[target] -= seg.margin;
     for (int64_t v = 0; v < kSegment; v += W) {
-      const V logp = S::load(z + v) - c.lse, p = S::exp(logp);
+      const V logp = S::load(z + v) - c.lse - c.lse_low, p = S::exp(logp);
       if constexpr (full) {
         const V aux = S::load(seg.aux + v), finite = p == 0 ? V{} : logp;
         S::store(g + v, p * (c.a0 + c.a1 * finite + c.a2 * p + c.a3 * aux) + c.b * aux);
@@ -114,7 +114,7 @@ struct EpilogueOf {
       for (int64_t k = 0; k < seg.picks; ++k)
         if (const int64_t out = column(seg, index, k); out >= 0) rest[out] = -INFINITY;
       for (int64_t v = 0; v < kSegment; v += W)
-        S::store(g + v, S::load(g + v) + c.aX * S::exp(S::load(rest + v) - c.lse_excl));
+        S::store(g + v, S::load(g + v) + c.aX * S::exp(S::load(rest + v) - c.lse_excl - c.lse_excl_low));
     }
     for (int64_t k = 0; c.pick != nullptr && k < seg.picks; ++k)
       if (const int64_t v = column(seg, index, k); v >= 0) g[v] -= c.pick[k];
@@ -129,11 +129,11 @@ struct EpilogueOf {
       }
     }
     V by_scale{};
-    for (int64_t v = 0; v < seg.count; v += W) {
+    for (int64_t v = 0; seg.scale_grad && v < seg.count; v += W) {
       const V x = S::load(g + v), unscaled = S::load(raw + v) + S::load(seg.bias + v);
       by_scale += x == 0 ? V{} : x * unscaled;
-      S::store(g + v, x * scale);
     }
+    for (int64_t v = 0; scale != 1 && v < seg.count; v += W) S::store(g + v, S::load(g + v) * scale);
     return S::sum(by_scale);
   }
 };

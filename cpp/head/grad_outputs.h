@@ -26,18 +26,28 @@ struct GradTensors {  // [0] where not wanted
   std::tuple<Tensor, Tensor, Tensor, Tensor> tuple() const { return {input, weight, bias, scale}; }
 };
 
+// Zeros, but d weight, which a sweep over any row writes whole.
 template <class T>
-GradTensors grad_tensors(const HeadArgs& a, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype) {
-  const int64_t n = a.input.size(0), d = a.input.size(1), v = a.linear_weight.size(0);
+GradTensors grad_tensors(
+    const HeadArgs& a, const Head<T>& head, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype) {
+  const int64_t n = head.total, d = head.dim, v = head.vocab;
   const auto make = [&](bool want, std::vector<int64_t> shape, ScalarType dtype) {
     return zeros(a.op, a.input, want ? shape : std::vector<int64_t>{0}, dtype);
   };
+  const bool whole = wanted.weight && !head.rows.empty();
   return {
-      make(wanted.input, {n, d}, input_dtype), make(wanted.weight, {v, d}, weight_dtype),
+      make(wanted.input, {n, d}, input_dtype),
+      whole ? empty(a.op, a.input, {v, d}, weight_dtype) : make(wanted.weight, {v, d}, weight_dtype),
       make(wanted.bias, {v}, scalar_type_of<T>), make(wanted.scale, {n}, scalar_type_of<T>)};
 }
 
-constexpr int64_t kBlockBytes = 48 << 20;  // of raw logits (and unrounded d weight beside them) at a time
+// What float (double) leaves off a number: exp(z - lse) at logits of 1e4 needs both parts of lse.
+template <class T>
+T low_part(double x) {
+  return T(x - double(T(x)));
+}
+
+constexpr int64_t kBlockBytes = 40 << 20;  // of raw logits, and of unrounded d weight beside them, at a time
 
 // Rows of one chunk of a sweep that keeps nothing: 16 MiB of row states.
 template <class T>

@@ -8,8 +8,6 @@
 namespace lossk {
 namespace {
 
-int64_t bytes_of(ScalarType dtype) { return dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2; }
-
 void check_optional(
     const char* op, const char* name, const std::optional<Tensor>& x, std::initializer_list<int64_t> shape,
     ScalarType type) {
@@ -70,7 +68,7 @@ void Head<T>::load(int64_t segment, Segment<T>& s) const {
   s.first = segment * kSegment;
   s.count = std::min(kSegment, vocab - s.first);
   s.softcap = T(softcap_), s.margin = T(margin_), s.picks = picks;
-  s.has_bias = bias_.data != nullptr;
+  s.has_bias = bias_.data != nullptr, s.scale_grad = false;
   for (int64_t v = 0; v < kSegment; ++v) {
     s.bias[v] = v < s.count && s.has_bias ? bias_.data[s.first + v] : T(0);
     s.aux[v] = v < s.count ? aux(s.first + v) : T(0);

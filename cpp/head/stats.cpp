@@ -13,7 +13,7 @@ template <class T>
 std::tuple<Tensor, Tensor, Tensor, Tensor> stats_of(const HeadArgs& args, bool full) {
   const Head<T> head(args);
   const int64_t n = head.total;
-  Tensor stats = zeros(args.op, args.input, {full ? 9 : 1, n}, scalar_type_of<T>);
+  Tensor stats = zeros(args.op, args.input, {full ? 11 : 2, n}, scalar_type_of<T>);
   Tensor logits = zeros(args.op, args.input, {n, head.picks}, scalar_type_of<T>);
   Tensor logp = zeros(args.op, args.input, {n, head.picks}, scalar_type_of<T>);
   Tensor argmax = zeros(args.op, args.input, {full ? n : 0}, ScalarType::Long);
@@ -34,14 +34,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> stats_of(const HeadArgs& args, bool f
       const double lse = s.lse();
       for (int64_t k = 0; k < head.picks; ++k)  // from the unrounded lse: nothing cancels at large logits
         if (head.index(row)[k] >= 0) data<T>(logp)[row * head.picks + k] = T(picked[row * head.picks + k] - lse);
-      if (!full) {
-        out[row] = T(lse);
-        continue;
-      }
-      const double aux_logp = s.aux_dot - head.aux_sum * lse;
-      const double values[] = {lse,          lse_excl, s.mean_logit(), s.entropy(), s.lse2(),
-                               s.aux_mean(), aux_logp, s.top,          s.min};
-      for (int64_t k = 0; k < 9; ++k) out[k * n + row] = T(values[k]);
+      out[row] = T(lse), out[n + row] = low_part<T>(lse);
+      if (!full) continue;
+      const double values[] = {lse_excl,     low_part<T>(lse_excl),          s.mean_logit(), s.entropy(), s.lse2(),
+                               s.aux_mean(), s.aux_dot - head.aux_sum * lse, s.top,          s.min};
+      for (int64_t k = 0; k < 9; ++k) out[(2 + k) * n + row] = T(values[k]);
       data<int64_t>(argmax)[row] = s.argmax;
     }
   }
@@ -63,14 +60,14 @@ GradTensors backward_of(
   const Head<T> head(args);
   const int64_t n = head.total, active = head.rows.size(), dim = head.dim;
   const bool full = row_coef.dim() == 2 && row_coef.size(0) == 6;
-  check_tensor(args.op, "lse", lse, {n}, scalar_type_of<T>);
+  check_tensor(args.op, "lse", lse, {2, n}, scalar_type_of<T>);
   check_tensor(args.op, "row_coef", row_coef, {full ? 6 : 1, n}, scalar_type_of<T>);
-  if (lse_excl.has_value()) check_tensor(args.op, "lse_excl", *lse_excl, {n}, scalar_type_of<T>);
+  if (lse_excl.has_value()) check_tensor(args.op, "lse_excl", *lse_excl, {2, n}, scalar_type_of<T>);
   if (index_coef.has_value()) check_tensor(args.op, "index_coef", *index_coef, {n, head.picks}, scalar_type_of<T>);
   const Optional<T> lse_of(lse), excl_of(lse_excl), coef_of(row_coef), pick_of(index_coef);
 
   const ScalarType weight_dtype = weight_grad_fp32 ? scalar_type_of<T> : head.dtype;
-  GradTensors grads = grad_tensors<T>(args, wanted, head.dtype, weight_dtype);
+  GradTensors grads = grad_tensors(args, head, wanted, head.dtype, weight_dtype);
   if (active == 0 || head.vocab == 0) return grads;
 
   // Chunks of the vocabulary outside, of rows inside: d weight is summed over all rows before it is rounded, once.
@@ -92,16 +89,19 @@ GradTensors backward_of(
       for (int64_t r = 0; r < count; ++r) {
         const int64_t row = head.rows[begin + r];
         const auto a = [&](int64_t k) { return full || k == 0 ? coef_of.data[k * n + row] : T(0); };
+        const T* excl = excl_of.data;
         coefs[r] = {
-            lse_of.data[row],
-            excl_of.data ? excl_of.data[row] : T(0),
-            a(0),
-            a(1),
-            a(2),
-            a(3),
-            a(4),
-            a(5),
-            pick_of.data ? pick_of.data + row * head.picks : nullptr};
+            .lse = lse_of.data[row],
+            .lse_low = lse_of.data[n + row],
+            .lse_excl = excl ? excl[row] : T(0),
+            .lse_excl_low = excl ? excl[n + row] : T(0),
+            .a0 = a(0),
+            .a1 = a(1),
+            .a2 = a(2),
+            .a3 = a(3),
+            .aX = a(4),
+            .b = a(5),
+            .pick = pick_of.data ? pick_of.data + row * head.picks : nullptr};
       }
       GradSinks<T> out;
       if (wanted.input) out.input = input_sum.get<T>() + begin * dim;

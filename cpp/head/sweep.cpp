@@ -96,6 +96,7 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
       const int64_t s = s0 + i;
       T* block = block_.template get<T>() + i * block_stride_;
       head_.load(s, segment);
+      segment.scale_grad = out.scale != nullptr;
       if (!kept) head_.pack_weight(s, weight);
       std::fill(bias, bias + kSegment, T(0));
       for (int64_t r0 = 0; r0 < count_; r0 += mr) {

@@ -43,7 +43,7 @@ class Sweep {
   const Head<T>& head_;
   const Products<T>& products_;
   const int64_t workers_ = workers();  // once: the scratch below is made for as many
-  const int64_t block_stride_;  // elements of one segment's part of the block
+  const int64_t block_stride_;         // elements of one segment's part of the block
   int64_t begin_ = 0, count_ = 0, row_steps_ = 0;
   bool has_rows_t_ = false;
   typename Head<T>::Rows source_{};

@@ -4,7 +4,10 @@ import torch
 
 from ._library import explain_missing_cuda
 
-STATS = ("lse", "lse_excl", "mean_logit", "entropy", "lse2", "aux_mean", "aux_logp", "max", "min")
+# Rows of linear_stats' first output; without `full`, the first two. low: what float32 leaves off the row before.
+STATS = (
+    "lse", "lse_low", "lse_excl", "lse_excl_low", "mean_logit", "entropy", "lse2", "aux_mean", "aux_logp", "max", "min",
+)  # fmt: skip
 
 explain_missing_cuda("linear_stats", "linear_stats_backward", "cce_forward")
 
@@ -25,7 +28,7 @@ def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, mar
     n, k = input.shape[0], 0 if index is None else index.shape[1]
     new = lambda *shape: input.new_empty(shape, dtype=acc_dtype(input))  # noqa: E731
     argmax = input.new_empty(n if full else 0, dtype=torch.int64)
-    return new(len(STATS) if full else 1, n), new(n, k), new(n, k), argmax
+    return new(len(STATS) if full else 2, n), new(n, k), new(n, k), argmax
 
 
 def _grads_like(input, linear_weight, needs_grad, input_dtype, weight_dtype):
@@ -69,25 +72,24 @@ def _stats_context(ctx, inputs, output):
 def _stats_backward(ctx, g_stats, g_logits, g_logp, _):
     *tensors, stats = ctx.saved_tensors
     index, aux = tensors[4], tensors[5]
-    lse = stats[0]
     if ctx.full:
-        lse, lse_excl, _, entropy, lse2, aux_mean, *_ = stats.unbind()
-        g_lse, g_excl, g_mean, g_entropy, g_lse2, g_aux_mean, g_aux_logp, *_ = g_stats.unbind()
+        lse, _, _, _, _, entropy, lse2, aux_mean, *_ = stats.unbind()
+        g_lse, _, g_excl, _, g_mean, g_entropy, g_lse2, g_aux_mean, g_aux_logp, *_ = g_stats.unbind()
         aux_sum = tensors[1].shape[0] if aux is None else aux.sum()
         # d mean_logit / dz = p (1 + log p + entropy), d entropy / dz = -p (log p + entropy): no large z that cancels
         a0 = g_lse + g_mean * (1 + entropy) - g_entropy * entropy - g_aux_mean * aux_mean - g_aux_logp * aux_sum
         a2 = 2 * g_lse2 * torch.exp(2 * lse - lse2)
         rows = [a0, g_mean - g_entropy, a2, g_aux_mean, g_excl, g_aux_logp]
     else:
-        lse_excl, rows = None, [g_stats[0]]
+        rows = [g_stats[0]]
     rows[0] = rows[0] - g_logp.sum(1)
     needs = ctx.needs_input_grad[:4]
     grads = torch.ops.lossk.linear_stats_backward(
         *tensors,
         ctx.softcap,
         ctx.margin,
-        lse,
-        lse_excl,
+        stats[:2],
+        stats[2:4] if ctx.full else None,
         torch.stack(rows),
         None if index is None else -(g_logits + g_logp),
         list(needs),
@@ -130,6 +132,7 @@ def _cce_context(ctx, inputs, output):
     ctx.dtypes = [inputs[0].dtype, weight_dtype, acc_dtype(inputs[0]), acc_dtype(inputs[0])]
     ctx.needs = inputs[-1]
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # else zeros of the size of each output, [V, D] among them
     ctx.save_for_backward(*output[2:], *inputs[:4])
 
 
@@ -147,6 +150,8 @@ def _graph_is_kept():
 
 
 def _cce_backward(ctx, g_loss, *_):
+    if g_loss is None:
+        return (None,) * 12
     saved, inputs = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
     grads = [_scaled(grad, g_loss, dtype) if need else None for need, grad, dtype in zip(ctx.needs, saved, ctx.dtypes)]
     if torch.is_grad_enabled():  # create_graph: the saved gradients would pass for constants

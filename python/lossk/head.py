@@ -47,16 +47,17 @@ class _Head(NamedTuple):
     shape: torch.Size  # of the rows
 
 
-def _head(op, input, linear_weight, linear_bias, scale, softcap):
-    if isinstance(input, torch.Tensor) and torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
+def _head(op, input, linear_weight, linear_bias, scale, softcap, scale_name="scale"):
+    device = input.device.type if isinstance(input, torch.Tensor) else "meta"
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         cast = lambda x: x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype in _check.FLOATS[:3] else x  # noqa: E731
         input, linear_weight = cast(input), cast(linear_weight)
     _check.head(op, input, linear_weight, linear_bias)
     _check.softcap(op, softcap)
     shape, acc = input.shape[:-1], _head_ops.acc_dtype(input)
     if isinstance(scale, torch.Tensor):
-        _check.floats(op, "scale", scale, shape, input)
+        _check.floats(op, scale_name, scale, shape, input)
         scale = scale.to(acc).reshape(-1)
     else:
         _check.number(op, "scale", scale, expected="a finite number or a Tensor")
@@ -234,13 +235,13 @@ def linear_logp(
     """
     op = "linear_logp"
     if isinstance(temperature, torch.Tensor):
-        scale = 1 / temperature
+        scale = temperature.reciprocal()
     else:
         _check.number(op, "temperature", temperature, expected="a number > 0 or a Tensor")
         if temperature <= 0:
             raise ValueError(f"{op}: temperature must be a number > 0 or a Tensor, got {temperature}")
         scale = 1.0 / temperature
-    h = _head(op, input, linear_weight, linear_bias, scale, softcap)
+    h = _head(op, input, linear_weight, linear_bias, scale, softcap, "temperature")
     index, _ = _targets(op, h, linear_weight.shape[0], target, None, ignore_index, 0.0)
     stats, _, logp, _ = torch.ops.lossk.linear_stats(
         h.input, h.linear_weight, h.linear_bias, h.scale, index, None, index[:, 0] >= 0, h.softcap, 0.0, True
@@ -272,7 +273,11 @@ def linear_stats(
         _check.tensor(op, "index", index)
         _check.integers(op, "index", index, (*h.shape, index.shape[-1] if index.dim() else 1), h.input)
         _check.in_vocab(op, "index", index, vocab, -1)
-        index = index.reshape(h.shape.numel(), -1).long()
+        index = (
+            index.reshape(-1, index.shape[-1]).long()
+            if index.numel()
+            else index.new_empty(h.shape.numel(), index.shape[-1]).long()
+        )
     if "aux_mean" in want and aux is None:
         raise ValueError(f"{op}: aux must be given where aux_mean is wanted, got None")
     if aux is not None:
@@ -289,7 +294,7 @@ def linear_stats(
     for name in {"max", "min"} & found.keys():
         found[name] = found[name].detach()
     if "logits" in want:
-        found["logits"] = logits.view(*h.shape, -1)
+        found["logits"] = logits.view(*h.shape, logits.shape[-1])
     if "argmax" in want:
         found["argmax"] = argmax.view(h.shape)
     return Stats(**found)

@@ -1,0 +1,126 @@
+"""Writes the committed results into README.md: `python -m bench.table`, or `--check` to see that they are there.
+
+Every results/<device>/<family>.json with pytest-benchmark's cases becomes tables between the lines
+`<!-- bench:<family>:begin -->` and `<!-- bench:<family>:end -->`.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parent
+
+
+def _seconds(ms: float) -> str:
+    return f"{ms / 1e3:.2f} s" if ms >= 1e3 else f"{ms:.0f} ms"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def mode_table(cases: list[dict]) -> str:
+    """One table for the cases (extra_info of pytest-benchmark) of one mode: a row per contender, a column per input."""
+    dtypes = list(dict.fromkeys(c["dtype"] for c in cases))
+    columns = [(c["dtype"], c["inputs"]) for c in cases]
+    at = {(c["dtype"], c["inputs"]): c["providers"] for c in cases}
+    names = list(dict.fromkeys(name for c in cases for name in c["providers"]))
+
+    def entry(name: str, dtype: str, inputs: str) -> dict:
+        return at[dtype, inputs].get(name, {})
+
+    def time_cell(cell: dict) -> str:
+        return f"{cell['matmul_times']:.2f} ({_seconds(cell['ms'])})" if cell else "–"
+
+    def peak_cell(name: str, dtype: str, key: str) -> str:
+        known = [e[key] for d, i in columns if d == dtype and (e := entry(name, d, i))]
+        return f"{max(known):.0f}" if known else "–"
+
+    head = [cases[0]["mode"].replace("+", " + ")]
+    head += [f"{d} {i}" for d, i in columns] + [f"MiB, {d}" for d in dtypes]
+    lines = [_row(head), _row(["---"] + ["--:"] * (len(head) - 1))]
+    for name in names:
+        label = next(p[name]["label"] for p in at.values() if name in p)
+        cells = [time_cell(entry(name, *column)) for column in columns]
+        peaks = [peak_cell(name, d, "peak_mib") for d in dtypes]
+        lines.append(_row([f"**{label}**" if name.startswith("lossk") else label, *cells, *peaks]))
+        if all("goal_matmul_times" in entry(name, *column) for column in columns):
+            goals = [f"≤ {entry(name, *column)['goal_matmul_times']}" for column in columns]
+            peaks = ["≤ " + peak_cell(name, d, "goal_peak_mib") for d in dtypes]
+            lines.append(_row([f"*goal: {label}*", *goals, *peaks]))
+    return "\n".join(lines)
+
+
+def caption(machine: dict, cases: list[dict]) -> str:
+    """Where and on what was measured, and how to read the tables."""
+    first = cases[0]
+    shape, work = first["shape"], first["work"]
+    kernels = machine["kernels"]
+    kernels = kernels if isinstance(kernels, str) else json.dumps(kernels).replace('"', "").strip("{}[]")
+    dtypes = dict.fromkeys(c["dtype"] for c in cases)
+    matmul = {d: statistics.median(c["matmul_ms"] for c in cases if c["dtype"] == d) for d in dtypes}
+    grads = {c["dtype"]: c["grads_mib"] for c in cases if c["grads_mib"]}
+    inputs = {c["inputs"]: c["loss_nats"] for c in cases}
+    return (
+        f"{machine['cpu']}, {machine['threads']} threads ({kernels}), torch {machine['torch']}, "
+        f"lossk {machine['lossk']}; N={shape['n']} D={shape['d']} V={shape['v']}. "
+        "Times are in units of one torch `input @ weight.T` of the same interleaved rounds ("
+        + ", ".join(f"{d} {_seconds(ms)}" for d, ms in matmul.items())
+        + "); multiplying alone takes 1 forward and 3 with both gradients. MiB is peak memory beside the inputs, "
+        "gradients included (" + ", ".join(f"{d} {mib:.0f} MiB" for d, mib in grads.items()) + "); "
+        f"the logits nobody needs are {work['logits_bytes'] / 2**20:.0f} MiB. "
+        "Losses in nats: " + ", ".join(f"{k} {v:.2f}" for k, v in inputs.items()) + ". "
+        "The mean should also be no slower than torch.compile of the unfused head."
+    )
+
+
+def section(path: Path) -> str:
+    """All tables of one result file."""
+    result = json.loads(path.read_text())
+    cases = [b["extra_info"] for b in result["benchmarks"]]
+    if not cases:
+        raise SystemExit(f"{path}: no cases; did the measurement fail?")
+    parts = [caption(result["machine_info"], cases)]
+    parts += [mode_table([c for c in cases if c["mode"] == m]) for m in dict.fromkeys(c["mode"] for c in cases)]
+    labels = {name: entry["label"] for c in cases for name, entry in c["providers"].items()}
+    notes = {labels.get(name, name): note for c in cases for name, note in c["notes"].items()}
+    parts += [f"Not measured here: {label} ({note})." for label, note in notes.items()]
+    return "\n\n".join(parts)
+
+
+def fill(text: str, family: str, content: str) -> str:
+    """`text` with `content` between the markers of `family`."""
+    begin, end = f"<!-- bench:{family}:begin -->", f"<!-- bench:{family}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise SystemExit(f"README needs one line {begin} and after it one line {end}, to hold the {family} results")
+    return text[: text.index(begin) + len(begin)] + f"\n\n{content}\n\n" + text[text.index(end) :]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the tables are behind")
+    parser.add_argument("--readme", type=Path, default=BENCH.parent / "README.md")
+    parser.add_argument("--results", type=Path, default=BENCH / "results")
+    args = parser.parse_args(argv)
+
+    sections: dict[str, list[str]] = {}
+    for path in sorted(args.results.glob("*/*.json")):
+        if "benchmarks" in json.loads(path.read_text()):
+            sections.setdefault(path.stem, []).append(section(path))
+    if not sections:
+        raise SystemExit(f"no results under {args.results}")
+    old = new = args.readme.read_text()
+    for family, parts in sections.items():
+        new = fill(new, family, "\n\n".join(parts))
+    if args.check:
+        if new != old:
+            print(f"{args.readme.name} is behind bench/results: run python -m bench.table", file=sys.stderr)
+        return int(new != old)
+    args.readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

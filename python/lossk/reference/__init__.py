@@ -1,0 +1,5 @@
+"""Every formula of lossk once, in plain torch: what the kernels must equal, with the logits in memory."""
+
+from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats, logits
+
+__all__ = ["LogP", "Stats", "linear_cross_entropy", "linear_logp", "linear_stats", "logits"]

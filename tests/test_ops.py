@@ -1,0 +1,80 @@
+"""torch.library.opcheck of every op: schema, autograd registration, fake kernel, AOT dispatch with dynamic shapes."""
+
+import lossk
+import pytest
+import torch
+from problem import FLOAT32_AND_HALVES, each_dtype
+
+N, V, D, K = 9, 203, 12, 3
+
+
+def head(dtype, device, requires_grad=False):
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    tensors = dict(
+        input=torch.randn(N, D, dtype=dtype), linear_weight=torch.randn(V, D, dtype=dtype),
+        linear_bias=torch.randn(V, dtype=wide), scale=torch.rand(N, dtype=wide) + 0.5, index=torch.randint(V, (N, K)),
+        aux=torch.randn(V, dtype=wide), active=torch.rand(N) < 0.8,
+    )  # fmt: skip
+    tensors["index"][2, 1] = -1
+    return {
+        k: x.to(device).requires_grad_(requires_grad and x.is_floating_point() and k != "aux")
+        for k, x in tensors.items()
+    }
+
+
+def with_and_without_options(tensors):
+    yield tensors
+    yield tensors | dict.fromkeys(["linear_bias", "scale", "aux", "active"])
+
+
+@each_dtype(only=[torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_cce(reduction, dtype, device):
+    t = head(dtype, device, requires_grad=True)
+    y = t["index"][:, 0].clone()
+    y[4] = -100
+    options = dict(reduction=reduction, softcap=3.0, label_smoothing=0.1, z_loss=1e-2)
+    op = torch.ops.lossk.cce.default
+    torch.library.opcheck(op, (t["input"], t["linear_weight"], y))
+    torch.library.opcheck(op, (t["input"], t["linear_weight"], y, t["linear_bias"]), options)
+    torch.library.opcheck(op, (t["input"].reshape(3, 3, D), t["linear_weight"], y.reshape(3, 3)), dict(shift=1))
+
+
+@each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
+@pytest.mark.parametrize("full", [False, True])
+def test_linear_stats(full, dtype, device):
+    for t in with_and_without_options(head(dtype, device)):
+        torch.library.opcheck(torch.ops.lossk.linear_stats.default, (*t.values(), 3.0, 0.2, full))
+
+
+@each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
+@pytest.mark.parametrize("full", [False, True])
+def test_linear_stats_backward(full, dtype, device):
+    for t in with_and_without_options(head(dtype, device)):
+        stats, logits, *_ = torch.ops.lossk.linear_stats(*t.values(), 3.0, 0.2, True)
+        coefficients = torch.randn(6 if full else 1, N).to(stats), torch.randn(N, K).to(logits)
+        for needs in ([True] * 4, [True, False, False, False], [False, True, False, False]):
+            torch.library.opcheck(
+                torch.ops.lossk.linear_stats_backward.default,
+                (*t.values(), 3.0, 0.2, stats[0], stats[1] if full else None, *coefficients, needs, True),
+            )
+
+
+@each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
+def test_cce_forward(dtype, device):
+    for t in with_and_without_options(head(dtype, device)):
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        coefficients = [torch.rand(shape, dtype=wide, device=device) for shape in ((3, N), (N, K))]
+        for needs in ([True] * 4, [False] * 4):
+            torch.library.opcheck(torch.ops.lossk.cce_forward.default, (*t.values(), 3.0, 0.2, *coefficients, needs))
+
+
+PROBES = {"cuda_build_info", "gpu_arch"}
+
+
+def test_every_op_is_checked_here():
+    names = {
+        name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if name[:7] == "lossk::"
+    }
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert lossk and names <= tested | PROBES, f"without a test: {sorted(names - tested - PROBES)}"
