@@ -3,26 +3,29 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <atomic>
+
+#include "common/math.h"
 
 namespace lossk {
 
 inline int64_t workers() { return std::max<int64_t>(1, torch::stable::get_num_threads()); }
 
-// body(worker, begin, end) on at most `most` disjoint ranges of [0, count), each with a worker number of its own below
-// `most`. How the work is cut depends on the thread count: no result may. Trap: body must not throw, nothing catches
-// it.
+// body(worker, item) for every item in [0, count), on at most `most` threads, worker < most telling them apart. Items
+// go to whoever is free: no result may depend on who does which. Trap: body must not throw, nothing catches it.
 template <class Body>
-void parallel(int64_t count, int64_t most, const Body& body) {
-  const int64_t parts = std::min(count, most);
-  if (parts <= 0) return;
-  torch::stable::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
-    for (int64_t w = first; w < last; ++w) body(w, count * w / parts, count * (w + 1) / parts);
+void parallel_items(int64_t count, int64_t most, const Body& body) {
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, std::min(count, most), 1, [&](int64_t first, int64_t last) {
+    for (int64_t w = first; w < last; ++w)
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(w, i);
   });
 }
 
+// body(begin, end) on disjoint ranges of [0, count).
 template <class Body>
-void parallel(int64_t count, const Body& body) {
-  parallel(count, workers(), [&](int64_t, int64_t begin, int64_t end) { body(begin, end); });
+void parallel_ranges(int64_t count, const Body& body) {
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, ceil_div(count, workers())), body);
 }
 
 }  // namespace lossk

@@ -78,7 +78,7 @@ void add_picks(const Head<T>& head, int64_t row, const T* picked, RowState<doubl
 template <class T>
 void store_rows(const Head<T>& head, const T* from, int64_t begin, int64_t count, const Tensor& grad) {
   const auto store = [&]<class Out>(Out* to) {
-    parallel(count, [&](int64_t i0, int64_t i1) {
+    parallel_ranges(count, [&](int64_t i0, int64_t i1) {
       for (int64_t i = i0; i < i1; ++i)
         for (int64_t d = 0; d < head.dim; ++d)
           to[head.rows[begin + i] * head.dim + d] = static_cast<Out>(from[i * head.dim + d]);

@@ -80,7 +80,7 @@ typename Head<T>::Rows Head<T>::gather(int64_t begin, int64_t count, char* buffe
   const auto* all = static_cast<const char*>(input_.data_ptr());
   const int64_t row_stride = input_.stride(0), column_stride = input_.stride(1), bytes = element_bytes_;
   if (all_active()) return {all + begin * row_stride * bytes, row_stride, column_stride};
-  parallel(count, [&](int64_t i0, int64_t i1) {
+  parallel_ranges(count, [&](int64_t i0, int64_t i1) {
     for (int64_t i = i0; i < i1; ++i) {
       const char* from = all + rows[begin + i] * row_stride * bytes;
       char* to = buffer + i * dim * bytes;
@@ -96,7 +96,7 @@ template <class T>
 void Head<T>::pack_input(const Rows& in, int64_t count, void* panels) const {
   const int64_t steps = products.steps(dim), mr = products.mr;
   auto* out = static_cast<char*>(panels);
-  parallel(ceil_div(count, mr), [&](int64_t p0, int64_t p1) {
+  parallel_ranges(ceil_div(count, mr), [&](int64_t p0, int64_t p1) {
     const int64_t r0 = p0 * mr, r1 = std::min(p1 * mr, count);
     products.pack_input(
         {in.data + r0 * in.row_stride * element_bytes_, in.row_stride, in.column_stride, r1 - r0, dim, mr, steps,
@@ -109,7 +109,7 @@ template <class T>
 void Head<T>::pack_input_t(const Rows& in, int64_t count, int64_t steps, void* panels) const {
   const int64_t nr = products.nr;
   auto* out = static_cast<char*>(panels);
-  parallel(ceil_div(dim, nr), [&](int64_t p0, int64_t p1) {
+  parallel_ranges(ceil_div(dim, nr), [&](int64_t p0, int64_t p1) {
     const int64_t d0 = p0 * nr, d1 = std::min(p1 * nr, dim);
     products.pack_input(
         {in.data + d0 * in.column_stride * element_bytes_, in.column_stride, in.row_stride, d1 - d0, count, nr, steps,

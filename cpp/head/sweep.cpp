@@ -50,26 +50,24 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) 
   const Scratch memory(head_.op, head_.segments() * count_ * sizeof(RowState<T>));
   auto* states = memory.get<RowState<T>>();
   const auto one_row = full ? head_.epilogue.stats_full : head_.epilogue.stats_lse;
-  parallel(head_.segments(), workers_, [&](int64_t worker, int64_t s0, int64_t s1) {
+  parallel_items(head_.segments(), workers_, [&](int64_t worker, int64_t s) {
     auto* weight = weight_.template get<char>(worker);
     Segment<T> segment;
-    for (int64_t s = s0; s < s1; ++s) {
-      head_.load(s, segment);
-      head_.pack_weight(s, weight);
-      for (int64_t r0 = 0; r0 < count_; r0 += kRowBlock) {
-        const int64_t r1 = std::min(r0 + kRowBlock, count_);
-        T* raw = keep ? block_.template get<T>() + s * block_stride_ + r0 * kSegment : tile_.template get<T>(worker);
-        logits(r0, r1, segment.count, weight, raw);
-        for (int64_t r = r0; r < r1; ++r) {
-          const int64_t row = head_.rows[begin_ + r];
-          one_row(
-              segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks,
-              states[s * count_ + r]);
-        }
+    head_.load(s, segment);
+    head_.pack_weight(s, weight);
+    for (int64_t r0 = 0; r0 < count_; r0 += kRowBlock) {
+      const int64_t r1 = std::min(r0 + kRowBlock, count_);
+      T* raw = keep ? block_.template get<T>() + s * block_stride_ + r0 * kSegment : tile_.template get<T>(worker);
+      logits(r0, r1, segment.count, weight, raw);
+      for (int64_t r = r0; r < r1; ++r) {
+        const int64_t row = head_.rows[begin_ + r];
+        one_row(
+            segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks,
+            states[s * count_ + r]);
       }
     }
   });
-  parallel(count_, [&](int64_t r0, int64_t r1) {
+  parallel_ranges(count_, [&](int64_t r0, int64_t r1) {
     for (int64_t r = r0; r < r1; ++r) {
       RowState<double> state;
       for (int64_t s = 0; s < head_.segments(); ++s) state.merge(states[s * count_ + r]);
@@ -88,50 +86,46 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
   }
   const auto one_row = full ? head_.epilogue.grad_full : head_.epilogue.grad_lse;
   auto* by_scale = by_scale_.template get<T>();
-  parallel(s1 - s0, workers_, [&](int64_t worker, int64_t first, int64_t last) {
+  parallel_items(s1 - s0, workers_, [&](int64_t worker, int64_t i) {
     auto *weight = weight_.template get<char>(worker), *g_t = g_t_.template get<char>(worker);
+    T* block = block_.template get<T>() + i * block_stride_;
     Segment<T> segment;
-    alignas(64) T g[Products<T>::max_mr * kSegment], bias[kSegment];
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t s = s0 + i;
-      T* block = block_.template get<T>() + i * block_stride_;
-      head_.load(s, segment);
-      segment.scale_grad = out.scale != nullptr;
-      if (!kept) head_.pack_weight(s, weight);
-      std::fill(bias, bias + kSegment, T(0));
-      for (int64_t r0 = 0; r0 < count_; r0 += mr) {
-        // The panels that replace the raw logits are no larger than they, so writing one never reaches rows unread.
-        if (!kept && r0 % kRowBlock == 0)
-          logits(r0, std::min(r0 + kRowBlock, count_), segment.count, weight, block + r0 * kSegment);
-        for (int64_t r = r0; r < r0 + mr; ++r) {
-          T* g_row = g + (r - r0) * kSegment;
-          if (r >= count_) {
-            std::fill(g_row, g_row + kSegment, T(0));
-            continue;
-          }
-          const int64_t row = head_.rows[begin_ + r];
-          by_scale[i * count_ + r] =
-              one_row(segment, block + r * kSegment, head_.scale(row), head_.index(row), coefs[r], g_row);
-          if (out.bias != nullptr) head_.epilogue.add(g_row, bias);
+    head_.load(s0 + i, segment);
+    segment.scale_grad = out.scale != nullptr;
+    if (!kept) head_.pack_weight(s0 + i, weight);
+    alignas(64) T g[Products<T>::max_mr * kSegment], bias[kSegment] = {};
+    for (int64_t r0 = 0; r0 < count_; r0 += mr) {
+      // The panels that replace the raw logits are no larger than they, so writing one never reaches rows unread.
+      if (!kept && r0 % kRowBlock == 0)
+        logits(r0, std::min(r0 + kRowBlock, count_), segment.count, weight, block + r0 * kSegment);
+      for (int64_t r = r0; r < r0 + mr; ++r) {
+        T* g_row = g + (r - r0) * kSegment;
+        if (r >= count_) {
+          std::fill(g_row, g_row + kSegment, T(0));
+          continue;
         }
-        if (out.input != nullptr)
-          products_.pack_grad(
-              {g, kSegment, 1, mr, kSegment, mr, segment_steps, 0},
-              reinterpret_cast<char*>(block) + r0 * segment_steps * bytes);
-        if (out.weight != nullptr)
-          products_.pack_grad(
-              {g, 1, kSegment, kSegment, mr, mr, products_.steps(mr), row_steps_ * mr},
-              g_t + products_.steps(r0) * mr * bytes);
+        const int64_t row = head_.rows[begin_ + r];
+        by_scale[i * count_ + r] =
+            one_row(segment, block + r * kSegment, head_.scale(row), head_.index(row), coefs[r], g_row);
+        if (out.bias != nullptr) head_.epilogue.add(g_row, bias);
       }
+      if (out.input != nullptr)
+        products_.pack_grad(
+            {g, kSegment, 1, mr, kSegment, mr, segment_steps, 0},
+            reinterpret_cast<char*>(block) + r0 * segment_steps * bytes);
       if (out.weight != nullptr)
-        products_.gemm(
-            segment.count, dim, row_steps_, g_t, rows_t_.template get<char>(), out.weight + i * kSegment * dim, dim,
-            !out.fresh);
-      for (int64_t v = 0; out.bias != nullptr && v < segment.count; ++v) out.bias[segment.first + v] += bias[v];
+        products_.pack_grad(
+            {g, 1, kSegment, kSegment, mr, mr, products_.steps(mr), row_steps_ * mr},
+            g_t + products_.steps(r0) * mr * bytes);
     }
+    if (out.weight != nullptr)
+      products_.gemm(
+          segment.count, dim, row_steps_, g_t, rows_t_.template get<char>(), out.weight + i * kSegment * dim, dim,
+          !out.fresh);
+    for (int64_t v = 0; out.bias != nullptr && v < segment.count; ++v) out.bias[segment.first + v] += bias[v];
   });
   if (out.scale != nullptr)
-    parallel(count_, [&](int64_t r0, int64_t r1) {
+    parallel_ranges(count_, [&](int64_t r0, int64_t r1) {
       for (int64_t i = 0; i < s1 - s0; ++i)
         for (int64_t r = r0; r < r1; ++r) out.scale[r] += by_scale[i * count_ + r];
     });
@@ -140,9 +134,10 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
 
 template <class T>
 void Sweep<T>::input_grads(int64_t s0, int64_t s1, T* grad_input) const {
-  const int64_t dim = head_.dim, nr = products_.nr;
-  parallel(ceil_div(dim, nr), workers_, [&](int64_t worker, int64_t p0, int64_t p1) {
-    const int64_t d0 = p0 * nr, d1 = std::min(p1 * nr, dim);
+  // One share of the columns for each worker: each reads all of g, so more shares would only read it more often.
+  const int64_t dim = head_.dim, nr = products_.nr, panels = ceil_div(dim, nr), shares = std::min(panels, workers_);
+  parallel_items(shares, workers_, [&](int64_t worker, int64_t i) {
+    const int64_t d0 = panels * i / shares * nr, d1 = std::min(panels * (i + 1) / shares * nr, dim);
     auto* weight = weight_.template get<char>(worker);
     for (int64_t s = s0; s < s1; ++s) {
       head_.pack_weight_t(s, d0, d1, weight);
