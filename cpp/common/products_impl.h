@@ -116,7 +116,9 @@ void pack_across(const From* source, int64_t row_stride, int64_t rows, int64_t d
       typename Tr::V block[lanes] = {};
       for (int64_t i = 0; i < lanes && g + i < rows; ++i) {
         alignas(64) Op line[lanes];
-        pack_line<Isa>(source + (g + i) * row_stride + s0 * unit, depth - s0 * unit, lanes, line);
+        const From* x = source + (g + i) * row_stride + s0 * unit;
+        __builtin_prefetch(x + 4 * lanes * unit);  // more streams, one a row, than the hardware follows
+        pack_line<Isa>(x, depth - s0 * unit, lanes, line);
         std::memcpy(&block[i], line, sizeof line);
       }
       Tr::run(block);
@@ -129,13 +131,17 @@ void pack_across(const From* source, int64_t row_stride, int64_t rows, int64_t d
 // Panels whose rows lie side by side: whole lines of them are converted, then cut into panels.
 template <class Isa, class From, class Op, int64_t width>
 void pack_along(const PackArgs& args, Op* out) {
-  constexpr int64_t unit = unit_of<Op>, kLine = 16 * width;
+  constexpr int64_t unit = unit_of<Op>, kLine = 16 * width, kAhead = 8;
   alignas(64) Op line[kLine];
   for (int64_t r0 = 0; r0 < args.count; r0 += kLine) {
     const int64_t rows = args.count - r0 < kLine ? args.count - r0 : kLine;
     for (int64_t s = 0; s < args.steps; ++s) {
       const From* x = static_cast<const From*>(args.source) + r0 + s * unit * args.depth_stride;
       const int64_t left = args.depth - s * unit;
+      // Short pieces of long rows: the hardware's prefetcher starts anew on each.
+      for (int64_t k = 0; k < unit && left > kAhead * unit; ++k)
+        for (int64_t i = 0; i < rows; i += 64 / int64_t(sizeof(From)))
+          __builtin_prefetch(x + i + (kAhead * unit + k) * args.depth_stride);
       for (int64_t i = 0; i < rows; ++i)
         line[i] = left >= unit ? pack_one<Isa, From, Op>(x + i, args.depth_stride, true)
                   : left > 0   ? pack_one<Isa, From, Op>(x + i, args.depth_stride, false)
