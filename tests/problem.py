@@ -68,7 +68,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 MEAN_LOGIT_FLOOR = 2.0**-17  # logits of both signs cancel: the mean's error is that of the largest logit
-EXTREME_FLOOR = 2.0**-8  # a few roundings of a float32 logit of 1e4, which its probability has relatively
+EXTREME_FLOOR = 2.0**-14  # a few roundings of a float32 logit of 1e4, which its probability has relatively
 
 
 @dataclass(frozen=True)

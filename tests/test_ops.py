@@ -56,7 +56,7 @@ def test_linear_stats_backward(full, dtype, device):
         for needs in ([True] * 4, [True, False, False, False], [False, True, False, False]):
             torch.library.opcheck(
                 torch.ops.lossk.linear_stats_backward.default,
-                (*t.values(), 3.0, 0.2, stats[0], stats[1] if full else None, *coefficients, needs, True),
+                (*t.values(), 3.0, 0.2, stats[:2], stats[2:4] if full else None, *coefficients, needs, True),
             )
 
 

@@ -91,7 +91,7 @@ struct Transpose {
   }
 };
 
-// `count` packed elements of one row, contiguous along the depth; x holds `depth` of it from here.
+// `count` packed elements of one row, contiguous along the depth; `depth` of it are left (none where <= 0).
 template <class Isa, class From, class Op>
 void pack_line(const From* x, int64_t depth, int64_t count, Op* line) {
   constexpr int64_t unit = unit_of<Op>;
@@ -99,7 +99,7 @@ void pack_line(const From* x, int64_t depth, int64_t count, Op* line) {
     std::memcpy(line, x, count * sizeof(Op));
     return;
   }
-  const int64_t whole = depth / unit < count ? depth / unit : count;
+  const int64_t left = depth > 0 ? depth / unit : 0, whole = left < count ? left : count;
   for (int64_t s = 0; s < whole; ++s) line[s] = pack_one<Isa, From, Op>(x + s * unit, 1, true);
   for (int64_t s = whole; s < count; ++s)
     line[s] = s * unit < depth ? pack_one<Isa, From, Op>(x + s * unit, 1, false) : Op(0);

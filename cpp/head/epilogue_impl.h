@@ -17,12 +17,11 @@ struct EpilogueOf {
 
   // Softcapped logits, -inf beyond count so that they weigh nothing.
   static void logits(const Segment<T>& seg, const T* raw, T scale, T* z) {
-    const T inverse = seg.softcap > 0 ? 1 / seg.softcap : 0;
     for (int64_t v = 0; v < seg.count; v += W) {
       V x = S::load(raw + v);
       if (seg.has_bias) x += S::load(seg.bias + v);
       x *= scale;
-      if (seg.softcap > 0) x = seg.softcap * S::tanh(x * inverse);
+      if (seg.softcap > 0) x = seg.softcap * S::tanh(x / seg.softcap);
       S::store(z + v, x);
     }
     for (int64_t v = seg.count; v < kSegment; ++v) z[v] = -INFINITY;
