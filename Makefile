@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp cuda -type f 2>/dev/null)
 
-.PHONY: demo test test-slow bench bench-check bench-table format lint clean
+.PHONY: demo test test-slow bench bench-check format lint clean
 
 demo: $(VENV)/installed  ## train a small language model with torch's head and with lossk's, side by side
 	$(BIN)/lossk demo
@@ -15,6 +15,14 @@ test: $(VENV)/installed  ## the default tests
 
 test-slow: $(VENV)/installed  ## the long ones
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/benches  ## ten minutes: every contender, then the table in the README
+	mkdir -p bench/results/cpu
+	$(BIN)/python -m pytest bench/bench_cce.py -o addopts= --benchmark-only --benchmark-json=bench/results/cpu/cce.json
+	$(BIN)/python -m bench.table
+
+bench-check: $(VENV)/installed  ## two minutes: ratios against the committed baseline
+	$(BIN)/python -m bench.check
 
 lint: $(VENV)/linters
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -34,6 +42,11 @@ $(VENV)/installed: $(VENV)/python $(SOURCES)
 	$(BIN)/python -m pip install "$(TORCH)"
 	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0" "cmake>=3.28" ninja
 	$(BIN)/python -m pip install --no-build-isolation --editable ".[test]"
+	touch $@
+
+# Without its dependencies: triton is all that cut-cross-entropy needs here, and it would bring another torch.
+$(VENV)/benches: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --no-deps "cut-cross-entropy>=25.1" "triton>=3"
 	touch $@
 
 $(VENV)/linters: $(VENV)/python pyproject.toml

@@ -17,7 +17,7 @@ from .machine import cpu_count, cpu_name
 
 OPTIONAL = {
     "demo": ("typer", "rich", "tokenizers", "matplotlib"),
-    "bench": ("numpy", "pytest", "hypothesis", "pytest-benchmark"),
+    "tests and bench": ("numpy", "pytest", "hypothesis", "pytest-benchmark"),
 }
 # Norm-relative errors a correct build stays well below: rounding of sums in fp32, of gradients stored in bf16.
 LIMIT = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -35,7 +35,7 @@ def doctor() -> None:
     console.print(facts)
     console.print()
 
-    devices = ["cpu", "cuda"] if built.get("cuda") and torch.cuda.is_available() else ["cpu"]
+    devices = ["cpu"]  # the head has no CUDA kernels yet
     wrong = 0
     for device in devices:
         for dtype in LIMIT:
@@ -100,9 +100,18 @@ def _here() -> Iterator[tuple[str, str]]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             major, minor = torch.cuda.get_device_capability(index)
-            yield f"CUDA device {index}", f"{torch.cuda.get_device_name(index)}, sm_{major}{minor}"
+            yield f"CUDA device {index}", f"{torch.cuda.get_device_name(index)}, sm_{major}{minor}, {_ran_on(index)}"
     else:
         yield "CUDA device", "none" if torch.version.cuda else "none (this torch is built without CUDA)"
+
+
+def _ran_on(index: int) -> str:
+    """Which of the compiled architectures the device ran, by a kernel that only says so."""
+    try:
+        arch = torch.ops.lossk.gpu_arch(torch.empty(0, device=f"cuda:{index}")).item()
+    except (RuntimeError, NotImplementedError) as failure:
+        return f"runs nothing of lossk: {str(failure).splitlines()[0]}"
+    return f"runs lossk's code for sm_{arch // 10}"
 
 
 def _packages() -> Iterator[tuple[str, str]]:

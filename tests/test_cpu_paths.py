@@ -1,0 +1,49 @@
+"""The kernel sets that this machine would not choose: LOSSK_CPU lowers the choice, read once per process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECK = """
+import lossk, torch
+from lossk import reference
+from problem import DTYPES, assert_matches, random_problem
+
+assert lossk.build_info()["cpu"]["float32"] == "NAME", lossk.build_info()
+torch.manual_seed(0)
+for dtype in DTYPES:
+    for options in (dict(), dict(softcap=3.0, label_smoothing=0.1, margin=0.3, bias=True, token_scale=True)):
+        for reduction in ("mean", "none"):
+            p = random_problem(37, 1003, 45, dtype, reduction=reduction, **options)
+            assert_matches(p, lossk.linear_cross_entropy, reference.linear_cross_entropy)
+"""
+
+
+def run(cpu: str, code: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"LOSSK_CPU": cpu, "PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def runnable() -> list[str]:
+    """Every set up to the one detected; the names come in rising order."""
+    names = ["portable", "avx2", "avx512", "avx512bf16"]
+    detected = run("", "import lossk").stderr and run("nothing", "import lossk").stderr
+    best = detected.split("at most ")[1].split(",")[0]
+    return names[: names.index(best) + 1]
+
+
+def test_lower_kernel_sets_are_as_good(runnable):
+    for cpu in runnable:
+        done = run(cpu, CHECK.replace("NAME", cpu.removesuffix("bf16")))
+        assert done.returncode == 0, f"{cpu}: {done.stderr[-2000:]}"
+
+
+def test_an_unknown_set_is_refused():
+    done = run("sse9", "import lossk")
+    assert done.returncode != 0
+    assert "LOSSK_CPU must be portable, avx2, avx512 or avx512bf16" in done.stderr
+    assert "got sse9" in done.stderr
