@@ -68,6 +68,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 MEAN_LOGIT_FLOOR = 2.0**-17  # logits of both signs cancel: the mean's error is that of the largest logit
+SURE_FLOOR = 2.0**-8  # entropy of sure rows, log(1 + rest): beside the 1 a float32 sum keeps few bits of the rest
 EXTREME_FLOOR = 2.0**-14  # a few roundings of a float32 logit of 1e4, which its probability has relatively
 
 

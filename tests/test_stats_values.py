@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from lossk import linear_stats, reference
-from problem import ALL_STATS, DTYPES, EXTREME_FLOOR, assert_matches, each_dtype, each_shape, random_stats_problem
+from problem import ALL_STATS, DTYPES, SURE_FLOOR, assert_matches, each_dtype, each_shape, random_stats_problem
 from tolerance import assert_identical
 
 NO_TIES = tuple(name for name in ALL_STATS if name != "argmax")  # for logits that only float64 tells apart
@@ -29,7 +29,7 @@ def test_shapes(rows, vocab, dim, dtype, device):
 def test_options(options, softcap, kind, dtype, device):
     want = NO_TIES if kind == "extreme" and softcap else ALL_STATS
     p = random_stats_problem(60, 1003, 40, dtype, kind=kind, softcap=softcap, device=device, **options)
-    check(p, want, floor=EXTREME_FLOOR if kind == "extreme" else None)
+    check(p, want, floor=SURE_FLOOR if kind == "extreme" else None)
 
 
 @each_dtype()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 ROW_FACTOR, ROW_FLOOR = 8.0, 2.0**-10  # the worst of many rows has a heavy tail; a wrong row is wrong by 1
 NEGLIGIBLE_ROW = 1e-3
+UNDERFLOW = 2.0**-100  # a whole result below this has lost terms of float32's subnormal range: it is a zero
 
 
 def assert_identical(a: Tensor, b: Tensor, name="result") -> None:
@@ -32,7 +33,9 @@ def rounding_floor(dtype: torch.dtype) -> float:
 def relative_error(x: Tensor, exact: Tensor) -> float:
     scale = exact.norm().item()
     error = (x - exact).norm().item()
-    return error / scale if scale else (0.0 if error == 0 else math.inf)
+    if scale < UNDERFLOW:
+        return 0.0 if error < UNDERFLOW else math.inf
+    return error / scale
 
 
 def row_errors(x: Tensor, exact: Tensor) -> Tensor:

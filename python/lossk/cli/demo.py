@@ -148,7 +148,7 @@ def _named(head: str) -> Iterator[None]:
     """Errors of a head that cannot run here (no kernels for the device, no memory) say whose they are."""
     try:
         yield
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise HeadFailed(f"{head}'s head does not run here: {error}") from error
 
 
