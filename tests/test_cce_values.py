@@ -189,3 +189,12 @@ def test_the_op_has_no_softcap_at_zero(device):
 
 def test_the_package_names_what_it_offers():
     assert {"linear_cross_entropy", "linear_stats", "linear_logp"} <= set(dir(lossk))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_an_empty_batch_with_a_shift(soft, device):
+    input, weight = torch.randn(0, 5, 8, device=device), torch.randn(33, 8, device=device)
+    target = torch.zeros(0, 5, dtype=torch.int64, device=device)
+    given = {"soft_target": (target[..., None], target[..., None].float())} if soft else {"target": target}
+    assert linear_cross_entropy(input, weight, **given, shift=1, reduction="none").shape == (0, 4)
+    assert linear_cross_entropy(input, weight, **given, shift=1, reduction="sum") == 0

@@ -129,8 +129,8 @@ def _cross_entropy(
         _check.floats(op, "token_weight", token_weight, h.shape, h.input)
     index, share = _targets(op, h, vocab, target, soft_target, ignore_index, margin)
     if shift:
-        index = _shifted(op, index.view(*h.shape, -1), shift, -1).flatten(0, -2)
-        share = _shifted(op, share.view(*h.shape, -1), shift, 0).flatten(0, -2)
+        index = _shifted(op, index.view(*h.shape, index.shape[-1]), shift, -1).flatten(0, -2)
+        share = _shifted(op, share.view(*h.shape, share.shape[-1]), shift, 0).flatten(0, -2)
         token_weight = None if token_weight is None else _shifted(op, token_weight[..., None], shift, 0)[..., 0]
 
     # loss_i = a lse + b lse^2 - e/V sum_v w_v z_v - sum_k pick_k z_k, so that gradients are linear in what is known now
@@ -192,7 +192,8 @@ def _targets(op, h, vocab, target, soft_target, ignore_index, margin):
         _check.integers(op, "soft_target indices", indices, shape, h.input)
         _check.floats(op, "soft_target weights", weights, shape, h.input)
         _check.in_vocab(op, "soft_target indices", indices, vocab, ignore_index)
-        index, share = indices.reshape(-1, shape[-1]).long(), weights.reshape(-1, shape[-1]).to(h.acc)
+        flat = (h.shape.numel(), shape[-1])
+        index, share = indices.reshape(flat).long(), weights.reshape(flat).to(h.acc)
     ignored = index == ignore_index
     return torch.where(ignored, -1, index), torch.where(ignored, 0, share)
 
@@ -273,11 +274,7 @@ def linear_stats(
         _check.tensor(op, "index", index)
         _check.integers(op, "index", index, (*h.shape, index.shape[-1] if index.dim() else 1), h.input)
         _check.in_vocab(op, "index", index, vocab, -1)
-        index = (
-            index.reshape(-1, index.shape[-1]).long()
-            if index.numel()
-            else index.new_empty(h.shape.numel(), index.shape[-1]).long()
-        )
+        index = index.reshape(h.shape.numel(), index.shape[-1]).long()
     if "aux_mean" in want and aux is None:
         raise ValueError(f"{op}: aux must be given where aux_mean is wanted, got None")
     if aux is not None:
