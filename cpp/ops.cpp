@@ -12,15 +12,18 @@ STABLE_TORCH_LIBRARY(lossk, m) {
   // Cross-entropy of a linear head, the op models call. Composite: python/lossk/head.py.
   m.def(
       "cce(Tensor input, Tensor linear_weight, Tensor target, Tensor? linear_bias=None, *, int ignore_index=-100, "
-      "str reduction='mean', float softcap=0.0, float label_smoothing=0.0, float z_loss=0.0, int shift=0) -> Tensor");
+      "str reduction='mean', float softcap=0.0, float label_smoothing=0.0, float z_loss=0.0, int shift=0, "
+      "float tau=0.0) -> Tensor");
   // Row statistics of z = softcap(scale (input linear_weight^T + linear_bias)), margin taken off z[index[:, 0]].
-  // stats [11, N]: lse, what its rounding left off, lse_excl, what its left off, mean_logit, entropy, lse2, aux_mean =
-  // E_p[aux], aux_logp = sum_v aux_v log p_v (aux absent: ones), max, min; [2, N], the first two, where not full.
-  // logits, logp [N, K] at index; argmax [N].
+  // stats [12, N]: lse, what its rounding left off, slope, lse_excl, what its left off, mean_logit, entropy, lse2,
+  // aux_mean = E_p[aux], aux_logp = sum_v aux_v log p_v (aux absent: ones), max, min; [3, N], the first three, where
+  // not full. logits, logp [N, K] at index; argmax [N]. With 0 < tau < 1 backward visits live columns only, chosen by
+  // sketch [blocks, V] bfloat16, the sum of p over each 128 active rows, and slope is E_p[d softcap(x) / dx] where not
+  // full; else 1.
   m.def(
       "linear_stats(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? index, "
-      "Tensor? aux, Tensor? active, float softcap, float margin, bool full) "
-      "-> (Tensor stats, Tensor logits, Tensor logp, Tensor argmax)");
+      "Tensor? aux, Tensor? active, float softcap, float margin, bool full, float tau, bool fill) "
+      "-> (Tensor stats, Tensor logits, Tensor logp, Tensor argmax, Tensor sketch)");
   // The one general backward: dz = p (a0 + a1 log p + a2 p + a3 aux) + [v not in index] aX exp(z - lse_excl)
   // + b aux - sum_k index_coef[k] [v == index[k]], with row_coef [6, N] = a0 a1 a2 a3 aX b ([1, N]: a0).
   m.def(
@@ -28,6 +31,14 @@ STABLE_TORCH_LIBRARY(lossk, m) {
       "Tensor? aux, Tensor? active, float softcap, float margin, Tensor lse, Tensor? lse_excl, Tensor row_coef, "
       "Tensor? index_coef, bool[] needs_grad, bool weight_grad_fp32) "
       "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale)");
+  // The same from live columns: those with tau or more in the sketch's block, or picked; the rest filled rank-one, or
+  // dropped. live [4, blocks]: live share, mean dead mass of a row, squared norm of the error of dlogits at most, and
+  // that of the live dlogits.
+  m.def(
+      "linear_live_backward(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? index, "
+      "Tensor? aux, Tensor? active, float softcap, float margin, Tensor stats, Tensor sketch, Tensor row_coef, "
+      "Tensor? index_coef, float tau, bool fill, bool[] needs_grad, bool weight_grad_fp32) "
+      "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale, Tensor live)");
   // Sum over rows of a lse + b lse^2 + c sum_v aux_v z_v - sum_k index_coef[k] z[index[k]], loss_coef [3, N] = a b c,
   // and in the same sweep its gradients, unrounded (float32 or float64), where needs_grad asks.
   m.def(

@@ -1,5 +1,7 @@
 """torch.library.opcheck of every op: schema, autograd registration, fake kernel, AOT dispatch with dynamic shapes."""
 
+import itertools
+
 import lossk
 import pytest
 import torch
@@ -43,20 +45,35 @@ def test_cce(reduction, dtype, device):
 @each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
 @pytest.mark.parametrize("full", [False, True])
 def test_linear_stats(full, dtype, device):
-    for t in with_and_without_options(head(dtype, device)):
-        torch.library.opcheck(torch.ops.lossk.linear_stats.default, (*t.values(), 3.0, 0.2, full))
+    for t, tau in itertools.product(with_and_without_options(head(dtype, device)), (0.0, 0.1)):
+        torch.library.opcheck(torch.ops.lossk.linear_stats.default, (*t.values(), 3.0, 0.2, full, tau, True))
 
 
 @each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
 @pytest.mark.parametrize("full", [False, True])
 def test_linear_stats_backward(full, dtype, device):
     for t in with_and_without_options(head(dtype, device)):
-        stats, logits, *_ = torch.ops.lossk.linear_stats(*t.values(), 3.0, 0.2, True)
+        stats, logits, *_ = torch.ops.lossk.linear_stats(*t.values(), 3.0, 0.2, True, 0.0, True)
         coefficients = torch.randn(6 if full else 1, N).to(stats), torch.randn(N, K).to(logits)
         for needs in ([True] * 4, [True, False, False, False], [False, True, False, False]):
             torch.library.opcheck(
                 torch.ops.lossk.linear_stats_backward.default,
-                (*t.values(), 3.0, 0.2, stats[:2], stats[2:4] if full else None, *coefficients, needs, True),
+                (*t.values(), 3.0, 0.2, stats[:2], stats[3:5] if full else None, *coefficients, needs, True),
+            )
+
+
+@each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("full", [False, True])
+def test_linear_live_backward(full, fill, dtype, device):
+    softcap = 0.0 if full else 3.0
+    for t in with_and_without_options(head(dtype, device)):
+        stats, logits, _, _, sketch = torch.ops.lossk.linear_stats(*t.values(), softcap, 0.2, full, 0.1, fill)
+        coefficients = torch.randn(6 if full else 1, N).to(stats), torch.randn(N, K).to(logits)
+        for needs in ([True] * 4, [True, False, False, False], [False, True, False, False]):
+            torch.library.opcheck(
+                torch.ops.lossk.linear_live_backward.default,
+                (*t.values(), softcap, 0.2, stats, sketch, *coefficients, 0.1, fill, needs, True),
             )
 
 

@@ -29,6 +29,7 @@ struct RowState {
   T sum = 0;          // sum w,         w = exp(z - m)
   T shifted = 0;      // sum w (z - m)
   T square = 0;       // sum w^2
+  T slope = 0;        // sum w d softcap(x) / dx, where a sketch is made (but not with every statistic)
   T aux = 0;          // sum w aux_v
   T aux_dot = 0;      // sum aux_v z_v  (over all logits, also those left out of the sums above)
   T min = INFINITY;   // over all logits
@@ -48,6 +49,7 @@ struct RowState {
     shifted = (sum == 0 ? T(0) : shifted * fa + sa * (max - m)) + b.shifted * fb + sb * (b.max - m);
     square = square * fa * fa + b.square * fb * fb;
     aux = aux * fa + b.aux * fb;
+    slope = slope * fa + b.slope * fb;
     sum = sa + sb;
     max = m;
   }

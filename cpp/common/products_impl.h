@@ -242,22 +242,18 @@ void gemm(
   } while (k < steps);
 }
 
+template <class Isa, class From, class Op, int64_t mr, int64_t nr>
+void pack(const PackArgs& args, void* out) {
+  if (args.width == mr) pack_panels<Isa, From, Op, mr>(args, static_cast<Op*>(out));
+  else pack_panels<Isa, From, Op, nr>(args, static_cast<Op*>(out));
+}
+
 // The table for one CPU: T accumulates, Op is what the product reads, From the tensors' dtype.
 template <class Isa, class T, class Op, class From>
 constexpr Products<T> make_products(const char* name) {
   constexpr int64_t mr = Isa::mr, nr = Isa::vectors * Simd<Isa, T>::width;
   return {
-      name,
-      mr,
-      nr,
-      unit_of<Op>,
-      sizeof(Op),
-      [](const PackArgs& args, void* out) {
-        if (args.width == mr) pack_panels<Isa, From, Op, mr>(args, static_cast<Op*>(out));
-        else pack_panels<Isa, From, Op, nr>(args, static_cast<Op*>(out));
-      },
-      [](const PackArgs& args, void* out) { pack_panels<Isa, T, Op, mr>(args, static_cast<Op*>(out)); },
-      gemm<Isa, T, Op>};
+      name, mr, nr, unit_of<Op>, sizeof(Op), pack<Isa, From, Op, mr, nr>, pack<Isa, T, Op, mr, nr>, gemm<Isa, T, Op>};
 }
 
 }  // namespace lossk

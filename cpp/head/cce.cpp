@@ -41,7 +41,7 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
   Sweep<T> sweep(head, chunk, any ? head.segments() : 0);
   std::vector<RowState<double>> states(chunk);
   std::vector<RowCoef<T>> coefs(any ? chunk : 0);
-  std::vector<T> scale_sum(wanted.scale ? active : 0);
+  std::vector<GradSums<T>> sums(wanted.scale ? active : 0);
   const Scratch picked(args.op, n * picks * sizeof(T));
   const Scratch input_sum(args.op, wanted.input ? chunk * dim * sizeof(T) : 0);
   double total = 0;
@@ -75,12 +75,12 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
     }
     if (wanted.weight) out.weight = data<T>(grads.weight);
     if (wanted.bias) out.bias = data<T>(grads.bias);
-    if (wanted.scale) out.scale = scale_sum.data() + begin;
+    if (wanted.scale) out.sums = sums.data() + begin;
     out.fresh = begin == 0;
     sweep.grads(0, head.segments(), true, dense, coefs.data(), out);
     if (wanted.input) store_rows(head, out.input, begin, count, grads.input);
   }
-  for (size_t i = 0; i < scale_sum.size(); ++i) data<T>(grads.scale)[head.rows[i]] = scale_sum[i];
+  for (size_t i = 0; i < sums.size(); ++i) data<T>(grads.scale)[head.rows[i]] = sums[i].scale;
   *data<T>(loss) = T(total);
   return {loss, lse, grads.input, grads.weight, grads.bias, grads.scale};
 }

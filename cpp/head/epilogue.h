@@ -17,7 +17,7 @@ struct Segment {
   T softcap, margin;                            // 0: none
   int64_t picks;                                // indices per row
   alignas(64) T bias[kSegment], aux[kSegment];  // zero beyond count
-  bool has_bias, scale_grad;
+  bool has_bias, row_sums;
 };
 
 template <class T>
@@ -28,15 +28,25 @@ struct RowCoef {           // of linear_stats_backward, cpp/ops.cpp
   const T* pick = nullptr;  // [picks]; null: none
 };
 
+// Sums over the columns of a row's g = d loss / d raw, before the row's scale.
+template <class T>
+struct GradSums {
+  T scale = 0;   // g (raw + bias): d loss / d scale
+  T total = 0;   // g without its picks
+  T square = 0;  // g^2
+  void add(const GradSums& b) { scale += b.scale, total += b.total, square += b.square; }
+};
+
 template <class T>
 struct Epilogue {
   // Statistics of one row's segment; logits[k] where index[k] lies in it. With every statistic (`full`) the sums leave
   // the picked logits out: the caller adds them once the whole row is merged, and has lse_excl without cancellation.
-  using Stats = void (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, T* logits, RowState<T>& state);
-  // d loss / d raw over the segment (zero beyond count) -> g; returns its share of d loss / d scale, where
-  // Segment::scale_grad asks.
-  using Grad = T (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, const RowCoef<T>&, T* g);
-  using Add = void (*)(const T* x, T* y);  // y += x over a segment
+  // weights [kSegment], where not null: exp(z - state.max), zero beyond count.
+  using Stats = void (*)(
+      const Segment<T>&, const T* raw, T scale, const int64_t* index, T* logits, RowState<T>& state, T* weights);
+  // d loss / d raw over the segment (zero beyond count) -> g; returns its sums, where Segment::row_sums asks.
+  using Grad = GradSums<T> (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, const RowCoef<T>&, T* g);
+  using Add = void (*)(T a, const T* x, T* y);  // y += a x over a segment
 
   Stats stats_lse, stats_full;
   Grad grad_lse, grad_full;  // grad_lse: a0 and pick only

@@ -11,8 +11,8 @@ struct EpilogueOf {
   using V = typename S::V;
   static constexpr int64_t W = S::width;
 
-  static void add(const T* x, T* y) {
-    for (int64_t v = 0; v < kSegment; v += W) S::store(y + v, S::load(y + v) + S::load(x + v));
+  static void add(T a, const T* x, T* y) {
+    for (int64_t v = 0; v < kSegment; v += W) S::store(y + v, S::load(y + v) + a * S::load(x + v));
   }
 
   // Softcapped logits, -inf beyond count so that they weigh nothing.
@@ -33,6 +33,8 @@ struct EpilogueOf {
     return v >= 0 && v < seg.count ? v : -1;
   }
 
+  static T slope_at(const Segment<T>& seg, T z) { return 1 - (z / seg.softcap) * (z / seg.softcap); }
+
   static T highest(const T* z) {
     V best = S::load(z);
     for (int64_t v = W; v < kSegment; v += W) best = S::max(best, S::load(z + v));
@@ -41,7 +43,8 @@ struct EpilogueOf {
 
   template <bool full>
   static void stats(
-      const Segment<T>& seg, const T* raw, T scale, const int64_t* index, T* logits_out, RowState<T>& state) {
+      const Segment<T>& seg, const T* raw, T scale, const int64_t* index, T* logits_out, RowState<T>& state,
+      T* weights) {
     alignas(64) T z[kSegment];
     logits(seg, raw, scale, z);
     for (int64_t k = 0; k < seg.picks; ++k) {
@@ -77,6 +80,7 @@ struct EpilogueOf {
     for (int64_t v = 0; v < kSegment; v += W) {
       const V d = S::load(z + v) - m, w = S::exp(d);
       sum += w;
+      if (weights != nullptr) S::store(weights + v, w);
       if constexpr (full) {
         shifted += w == 0 ? V{} : w * d;  // -inf logits: 0, not 0 * -inf
         square += w * w;
@@ -84,6 +88,17 @@ struct EpilogueOf {
       }
     }
     state.sum = S::sum(sum);
+    if (!full && weights != nullptr && seg.softcap > 0) {
+      V slope{};
+      for (int64_t v = 0; v < kSegment; v += W) {
+        const V w = S::load(weights + v), t = S::load(z + v) / seg.softcap;
+        slope += w == 0 ? V{} : w * (1 - t * t);
+      }
+      state.slope = S::sum(slope);
+      // The margin comes off after the softcap: its derivative is taken where the target was before.
+      if (const int64_t v = seg.margin != 0 && seg.picks > 0 ? column(seg, index, 0) : -1; v >= 0)
+        state.slope += weights[v] * (slope_at(seg, z[v] + seg.margin) - slope_at(seg, z[v]));
+    }
     if constexpr (full) {
       state.shifted = S::sum(shifted);
       state.square = S::sum(square);
@@ -92,7 +107,8 @@ struct EpilogueOf {
   }
 
   template <bool full>
-  static T grad(const Segment<T>& seg, const T* raw, T scale, const int64_t* index, const RowCoef<T>& c, T* g) {
+  static GradSums<T> grad(
+      const Segment<T>& seg, const T* raw, T scale, const int64_t* index, const RowCoef<T>& c, T* g) {
     alignas(64) T z[kSegment];
     logits(seg, raw, scale, z);
     const int64_t target = seg.picks > 0 ? column(seg, index, 0) : -1;
@@ -127,13 +143,22 @@ struct EpilogueOf {
         S::store(g + v, S::load(g + v) * (1 - t * t));
       }
     }
-    V by_scale{};
-    for (int64_t v = 0; seg.scale_grad && v < seg.count; v += W) {
-      const V x = S::load(g + v), unscaled = S::load(raw + v) + S::load(seg.bias + v);
-      by_scale += x == 0 ? V{} : x * unscaled;
+    GradSums<T> sums;
+    if (seg.row_sums) {
+      V by_scale{}, total{}, square{};
+      for (int64_t v = 0; v < seg.count; v += W) {
+        const V x = S::load(g + v), unscaled = S::load(raw + v) + S::load(seg.bias + v);
+        by_scale += x == 0 ? V{} : x * unscaled;
+        total += x;
+        square += x * x;
+      }
+      sums = {S::sum(by_scale), S::sum(total), S::sum(square)};
+      for (int64_t k = 0; c.pick != nullptr && k < seg.picks; ++k)
+        if (const int64_t v = column(seg, index, k); v >= 0)
+          sums.total += c.pick[k] * (seg.softcap > 0 ? slope_at(seg, z[v]) : 1);
     }
     for (int64_t v = 0; scale != 1 && v < seg.count; v += W) S::store(g + v, S::load(g + v) * scale);
-    return S::sum(by_scale);
+    return sums;
   }
 };
 

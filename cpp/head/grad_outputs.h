@@ -74,21 +74,25 @@ void add_picks(const Head<T>& head, int64_t row, const T* picked, RowState<doubl
       state.add(picked[row * head.picks + k], head.aux(index[k]));
 }
 
-// Unrounded rows [count, D] -> their places in grad [N, D], in grad's dtype.
+// Unrounded elements -> grad, from its element `at` on, in grad's dtype.
 template <class T>
-void store_rows(const Head<T>& head, const T* from, int64_t begin, int64_t count, const Tensor& grad) {
+void round_to(const T* from, int64_t count, const Tensor& grad, int64_t at) {
   const auto store = [&]<class Out>(Out* to) {
-    parallel_ranges(count, [&](int64_t i0, int64_t i1) {
-      for (int64_t i = i0; i < i1; ++i)
-        for (int64_t d = 0; d < head.dim; ++d)
-          to[head.rows[begin + i] * head.dim + d] = static_cast<Out>(from[i * head.dim + d]);
-    });
+    for (int64_t i = 0; i < count; ++i) to[at + i] = static_cast<Out>(from[i]);
   };
   switch (grad.scalar_type()) {
     case ScalarType::BFloat16: return store(data<c10::BFloat16>(grad));
     case ScalarType::Half: return store(data<c10::Half>(grad));
     default: return store(data<T>(grad));
   }
+}
+
+// Unrounded rows [count, D] -> their places in grad [N, D].
+template <class T>
+void store_rows(const Head<T>& head, const T* from, int64_t begin, int64_t count, const Tensor& grad) {
+  parallel_ranges(count, [&](int64_t i0, int64_t i1) {
+    for (int64_t i = i0; i < i1; ++i) round_to(from + i * head.dim, head.dim, grad, head.rows[begin + i] * head.dim);
+  });
 }
 
 }  // namespace lossk

@@ -1,5 +1,8 @@
 #include "head/head.h"
 
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -15,6 +18,25 @@ void check_optional(
 }
 
 }  // namespace
+
+template <class Id>
+void gather_rows(const Tensor& matrix, const Id* ids, int64_t count, void* to) {
+  const int64_t columns = matrix.size(1), bytes = bytes_of(matrix.scalar_type());
+  const int64_t row_bytes = matrix.stride(0) * bytes, step = matrix.stride(1) * bytes;
+  const auto* all = static_cast<const char*>(matrix.data_ptr());
+  parallel_ranges(count, [&](int64_t i0, int64_t i1) {
+    for (int64_t i = i0; i < i1; ++i) {
+      const char* from = all + ids[i] * row_bytes;
+      char* row = static_cast<char*>(to) + i * columns * bytes;
+      if (step == bytes) std::memcpy(row, from, columns * bytes);
+      else
+        for (int64_t d = 0; d < columns; ++d) std::memcpy(row + d * bytes, from + d * step, bytes);
+    }
+  });
+}
+
+template void gather_rows(const Tensor&, const int32_t*, int64_t, void*);
+template void gather_rows(const Tensor&, const int64_t*, int64_t, void*);
 
 template <class T>
 Head<T>::Head(const HeadArgs& a)
@@ -68,7 +90,7 @@ void Head<T>::load(int64_t segment, Segment<T>& s) const {
   s.first = segment * kSegment;
   s.count = std::min(kSegment, vocab - s.first);
   s.softcap = T(softcap_), s.margin = T(margin_), s.picks = picks;
-  s.has_bias = bias_.data != nullptr, s.scale_grad = false;
+  s.has_bias = bias_.data != nullptr, s.row_sums = false;
   for (int64_t v = 0; v < kSegment; ++v) {
     s.bias[v] = v < s.count && s.has_bias ? bias_.data[s.first + v] : T(0);
     s.aux[v] = v < s.count ? aux(s.first + v) : T(0);
@@ -80,16 +102,22 @@ typename Head<T>::Rows Head<T>::gather(int64_t begin, int64_t count, char* buffe
   const auto* all = static_cast<const char*>(input_.data_ptr());
   const int64_t row_stride = input_.stride(0), column_stride = input_.stride(1), bytes = element_bytes_;
   if (all_active()) return {all + begin * row_stride * bytes, row_stride, column_stride};
-  parallel_ranges(count, [&](int64_t i0, int64_t i1) {
-    for (int64_t i = i0; i < i1; ++i) {
-      const char* from = all + rows[begin + i] * row_stride * bytes;
-      char* to = buffer + i * dim * bytes;
-      if (column_stride == 1) std::memcpy(to, from, dim * bytes);
-      else
-        for (int64_t d = 0; d < dim; ++d) std::memcpy(to + d * bytes, from + d * column_stride * bytes, bytes);
-    }
-  });
+  gather_rows(input_, rows.data() + begin, count, buffer);
   return {buffer, dim, 1};
+}
+
+template <class T>
+void Head<T>::widen(int64_t begin, int64_t count, T* to) const {
+  const auto copy = [&]<class From>(const From* from) {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t d = 0; d < dim; ++d)
+        to[i * dim + d] = static_cast<T>(from[rows[begin + i] * input_.stride(0) + d * input_.stride(1)]);
+  };
+  switch (dtype) {
+    case ScalarType::BFloat16: return copy(data<c10::BFloat16>(input_));
+    case ScalarType::Half: return copy(data<c10::Half>(input_));
+    default: return copy(data<T>(input_));
+  }
 }
 
 template <class T>

@@ -15,6 +15,10 @@ struct HeadArgs {  // the arguments that every op of the head has, see ops.cpp
   double softcap, margin;
 };
 
+// Rows ids[0 .. count) of a matrix [*, columns] with any strides -> `to` [count, columns].
+template <class Id>
+void gather_rows(const Tensor& matrix, const Id* ids, int64_t count, void* to);
+
 template <class T>
 class Head {
  public:
@@ -42,6 +46,9 @@ class Head {
   };
   Rows gather(int64_t begin, int64_t count, char* buffer) const;
   int64_t gather_bytes(int64_t count) const { return all_active() ? 0 : count * dim * element_bytes_; }
+
+  // Active rows begin .. begin + count of input, widened -> to [count, D].
+  void widen(int64_t begin, int64_t count, T* to) const;
 
   // Input rows as panels over rows with depth D, for the logits; and over D with depth `rows`, for d weight.
   void pack_input(const Rows&, int64_t count, void* panels) const;

@@ -9,23 +9,30 @@
 namespace lossk {
 namespace {
 
+using StatsOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
 template <class T>
-std::tuple<Tensor, Tensor, Tensor, Tensor> stats_of(const HeadArgs& args, bool full) {
+StatsOutputs stats_of(const HeadArgs& args, bool full, bool sketched) {
   const Head<T> head(args);
-  const int64_t n = head.total;
-  Tensor stats = zeros(args.op, args.input, {full ? 11 : 2, n}, scalar_type_of<T>);
+  const int64_t n = head.total, active = head.rows.size();
+  Tensor stats = zeros(args.op, args.input, {full ? 12 : 3, n}, scalar_type_of<T>);
   Tensor logits = zeros(args.op, args.input, {n, head.picks}, scalar_type_of<T>);
   Tensor logp = zeros(args.op, args.input, {n, head.picks}, scalar_type_of<T>);
   Tensor argmax = zeros(args.op, args.input, {full ? n : 0}, ScalarType::Long);
-  const int64_t active = head.rows.size();
-  const int64_t chunk = rows_per_chunk(head, active);
+  // Its shape must not depend on how many rows are active: the blocks of those that are come first, then zeros.
+  Tensor sketch =
+      zeros(args.op, args.input, {sketched ? ceil_div(n, Sketch::kRows) : 0, head.vocab}, ScalarType::BFloat16);
+  int64_t chunk = rows_per_chunk(head, active);
+  if (sketched) chunk = round_up(chunk, Sketch::kRows);
+  const std::vector<double> reference = sketched ? estimate_lse(args, head, chunk) : std::vector<double>();
   Sweep<T> sweep(head, chunk, 0);
   std::vector<RowState<double>> states(chunk);
   T *out = data<T>(stats), *picked = data<T>(logits);
   for (int64_t begin = 0; begin < active; begin += chunk) {
     const int64_t count = std::min(chunk, active - begin);
+    const Sketch of{data<c10::BFloat16>(sketch), reference.data() + begin};
     sweep.take_rows(begin, count);
-    sweep.stats(full, false, states.data(), picked);
+    sweep.stats(full, false, states.data(), picked, sketched ? &of : nullptr);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t row = head.rows[begin + r];
       RowState<double>& s = states[r];
@@ -35,22 +42,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> stats_of(const HeadArgs& args, bool f
       for (int64_t k = 0; k < head.picks; ++k)  // from the unrounded lse: nothing cancels at large logits
         if (head.index(row)[k] >= 0) data<T>(logp)[row * head.picks + k] = T(picked[row * head.picks + k] - lse);
       out[row] = T(lse), out[n + row] = low_part<T>(lse);
+      out[2 * n + row] = sketched && !full && args.softcap > 0 ? T(s.slope / s.sum) : T(1);
       if (!full) continue;
       const double values[] = {lse_excl,     low_part<T>(lse_excl),          s.mean_logit(), s.entropy(), s.lse2(),
                                s.aux_mean(), s.aux_dot - head.aux_sum * lse, s.top,          s.min};
-      for (int64_t k = 0; k < 9; ++k) out[(2 + k) * n + row] = T(values[k]);
+      for (int64_t k = 0; k < 9; ++k) out[(3 + k) * n + row] = T(values[k]);
       data<int64_t>(argmax)[row] = s.argmax;
     }
   }
-  return {stats, logits, logp, argmax};
+  return {stats, logits, logp, argmax, sketch};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats(
+StatsOutputs linear_stats(
     const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
     const std::optional<Tensor>& scale, const std::optional<Tensor>& index, const std::optional<Tensor>& aux,
-    const std::optional<Tensor>& active, double softcap, double margin, bool full) {
+    const std::optional<Tensor>& active, double softcap, double margin, bool full, double tau, bool) {
   const HeadArgs args{"linear_stats", input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin};
-  return input.scalar_type() == ScalarType::Double ? stats_of<double>(args, full) : stats_of<float>(args, full);
+  check(tau >= 0 && tau < 1, args.op, ": tau must be in (0, 1), or 0 for an exact backward, got ", tau);
+  const auto run = input.scalar_type() == ScalarType::Double ? stats_of<double> : stats_of<float>;
+  return run(args, full, tau > 0);
 }
 
 template <class T>
@@ -77,7 +87,7 @@ GradTensors backward_of(
   std::vector<RowCoef<T>> coefs(chunk);
   const Scratch input_sum(args.op, wanted.input ? active * dim * sizeof(T) : 0);
   if (wanted.input) std::fill_n(input_sum.get<T>(), active * dim, T(0));
-  std::vector<T> scale_sum(wanted.scale ? active : 0);
+  std::vector<GradSums<T>> sums(wanted.scale ? active : 0);
   Tensor weight_sum =
       empty(args.op, args.input, {wanted.weight && !direct ? segments * kSegment : 0, dim}, scalar_type_of<T>);
   for (int64_t s0 = 0; s0 < head.segments(); s0 += segments) {
@@ -107,7 +117,7 @@ GradTensors backward_of(
       if (wanted.input) out.input = input_sum.get<T>() + begin * dim;
       if (wanted.weight) out.weight = direct ? data<T>(grads.weight) + v0 * dim : data<T>(weight_sum);
       if (wanted.bias) out.bias = data<T>(grads.bias);
-      if (wanted.scale) out.scale = scale_sum.data() + begin;
+      if (wanted.scale) out.sums = sums.data() + begin;
       out.fresh = begin == 0;
       sweep.grads(s0, s1, false, full, coefs.data(), out);
     }
@@ -117,7 +127,7 @@ GradTensors backward_of(
     }
   }
   if (wanted.input) store_rows(head, input_sum.get<T>(), 0, active, grads.input);
-  for (size_t i = 0; i < scale_sum.size(); ++i) data<T>(grads.scale)[head.rows[i]] = scale_sum[i];
+  for (size_t i = 0; i < sums.size(); ++i) data<T>(grads.scale)[head.rows[i]] = sums[i].scale;
   return grads;
 }
 

@@ -5,6 +5,12 @@
 namespace lossk {
 namespace {
 
+// Trap: were it far below the segment's own lse, exp(z - it) would overflow.
+template <class T>
+T reference_of(const Sketch& sketch, const RowState<T>& state, int64_t row) {
+  return std::max(T(sketch.reference[row]), state.lse());
+}
+
 constexpr int64_t kRowBlock = 192;  // rows whose logits are made at a time: 288 KB of float, in L2 for the epilogue
 
 }  // namespace
@@ -18,7 +24,7 @@ Sweep<T>::Sweep(const Head<T>& h, int64_t max_rows, int64_t max_segments)
       rows_(h.op, h.products.bytes(max_rows, h.products.mr, h.dim)),
       rows_t_(h.op, max_segments > 0 ? h.products.bytes(h.dim, h.products.nr, round_up(max_rows, h.products.mr)) : 0),
       block_(h.op, block_stride_ * max_segments * sizeof(T)),
-      by_scale_(h.op, max_segments * max_rows * sizeof(T)),
+      sums_(h.op, max_segments * max_rows * sizeof(GradSums<T>)),
       weight_(
           h.op,
           std::max(h.products.bytes(kSegment, h.products.nr, h.dim), h.products.bytes(h.dim, h.products.nr, kSegment)),
@@ -46,7 +52,7 @@ void Sweep<T>::logits(int64_t r0, int64_t r1, int64_t columns, const char* weigh
 }
 
 template <class T>
-void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) {
+void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked, const Sketch* sketch) {
   const Scratch memory(head_.op, head_.segments() * count_ * sizeof(RowState<T>));
   auto* states = memory.get<RowState<T>>();
   const auto one_row = full ? head_.epilogue.stats_full : head_.epilogue.stats_lse;
@@ -55,15 +61,23 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) 
     Segment<T> segment;
     head_.load(s, segment);
     head_.pack_weight(s, weight);
+    alignas(64) T weights[kSegment] = {}, mass[kSegment] = {};  // of a row, of a sketch's block
     for (int64_t r0 = 0; r0 < count_; r0 += kRowBlock) {
       const int64_t r1 = std::min(r0 + kRowBlock, count_);
       T* raw = keep ? block_.template get<T>() + s * block_stride_ + r0 * kSegment : tile_.template get<T>(worker);
       logits(r0, r1, segment.count, weight, raw);
       for (int64_t r = r0; r < r1; ++r) {
         const int64_t row = head_.rows[begin_ + r];
+        RowState<T>& state = states[s * count_ + r];
         one_row(
-            segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks,
-            states[s * count_ + r]);
+            segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks, state,
+            sketch ? weights : nullptr);
+        if (sketch == nullptr) continue;
+        if (state.sum > 0) head_.epilogue.add(std::exp(state.max - reference_of(*sketch, state, r)), weights, mass);
+        if ((r + 1) % Sketch::kRows != 0 && r + 1 < count_) continue;
+        c10::BFloat16* out = sketch->data + (begin_ + r) / Sketch::kRows * head_.vocab + segment.first;
+        for (int64_t v = 0; v < segment.count; ++v) out[v] = float(mass[v]);
+        std::fill_n(mass, kSegment, T(0));
       }
     }
   });
@@ -73,6 +87,26 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked) 
       for (int64_t s = 0; s < head_.segments(); ++s) state.merge(states[s * count_ + r]);
       merged[r] = state;
     }
+  });
+  if (sketch != nullptr) correct(*sketch, states, merged);
+}
+
+template <class T>
+void Sweep<T>::correct(const Sketch& sketch, const RowState<T>* states, const RowState<double>* merged) const {
+  parallel_ranges(ceil_div(count_, Sketch::kRows), [&](int64_t b0, int64_t b1) {
+    for (int64_t b = b0; b < b1; ++b)
+      for (int64_t s = 0; s < head_.segments(); ++s) {
+        double made = 0, right = 0;
+        for (int64_t r = b * Sketch::kRows; r < std::min((b + 1) * Sketch::kRows, count_); ++r) {
+          const RowState<T>& state = states[s * count_ + r];
+          if (state.sum == 0) continue;
+          made += state.sum * std::exp(state.max - reference_of(sketch, state, r));
+          right += state.sum * std::exp(state.max - T(merged[r].lse()));
+        }
+        c10::BFloat16* out = sketch.data + (begin_ / Sketch::kRows + b) * head_.vocab + s * kSegment;
+        for (int64_t v = 0; v < std::min(kSegment, head_.vocab - s * kSegment) && made > 0; ++v)
+          out[v] = float(out[v] * (right / made));
+      }
   });
 }
 
@@ -85,13 +119,13 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
     has_rows_t_ = true;
   }
   const auto one_row = full ? head_.epilogue.grad_full : head_.epilogue.grad_lse;
-  auto* by_scale = by_scale_.template get<T>();
+  auto* sums = sums_.template get<GradSums<T>>();
   parallel_items(s1 - s0, workers_, [&](int64_t worker, int64_t i) {
     auto *weight = weight_.template get<char>(worker), *g_t = g_t_.template get<char>(worker);
     T* block = block_.template get<T>() + i * block_stride_;
     Segment<T> segment;
     head_.load(s0 + i, segment);
-    segment.scale_grad = out.scale != nullptr;
+    segment.row_sums = out.sums != nullptr;
     if (!kept) head_.pack_weight(s0 + i, weight);
     alignas(64) T g[Products<T>::max_mr * kSegment], bias[kSegment] = {};
     for (int64_t r0 = 0; r0 < count_; r0 += mr) {
@@ -105,9 +139,9 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
           continue;
         }
         const int64_t row = head_.rows[begin_ + r];
-        by_scale[i * count_ + r] =
+        sums[i * count_ + r] =
             one_row(segment, block + r * kSegment, head_.scale(row), head_.index(row), coefs[r], g_row);
-        if (out.bias != nullptr) head_.epilogue.add(g_row, bias);
+        if (out.bias != nullptr) head_.epilogue.add(1, g_row, bias);
       }
       if (out.input != nullptr)
         products_.pack_grad(
@@ -124,10 +158,10 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
           !out.fresh);
     for (int64_t v = 0; out.bias != nullptr && v < segment.count; ++v) out.bias[segment.first + v] += bias[v];
   });
-  if (out.scale != nullptr)
+  if (out.sums != nullptr)
     parallel_ranges(count_, [&](int64_t r0, int64_t r1) {
       for (int64_t i = 0; i < s1 - s0; ++i)
-        for (int64_t r = r0; r < r1; ++r) out.scale[r] += by_scale[i * count_ + r];
+        for (int64_t r = r0; r < r1; ++r) out.sums[r].add(sums[i * count_ + r]);
     });
   if (out.input != nullptr) input_grads(s0, s1, out.input);
 }

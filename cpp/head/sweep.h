@@ -7,16 +7,16 @@
 // The raw logits of a chunk live in `block` [segment][row][kSegment]; the gradient g replaces them there, packed.
 #pragma once
 #include "common/parallel.h"
-#include "head/head.h"
+#include "head/sketch.h"
 
 namespace lossk {
 
 template <class T>
-struct GradSinks {      // null: not wanted
-  T* input = nullptr;   // [rows of the chunk, D], added to
-  T* weight = nullptr;  // [columns of the segments, D], added to, or written where fresh
-  T* bias = nullptr;    // [V], added to
-  T* scale = nullptr;   // [rows of the chunk], added to
+struct GradSinks {              // null: not wanted
+  T* input = nullptr;           // [rows of the chunk, D], added to
+  T* weight = nullptr;          // [columns of the segments, D], added to, or written where fresh
+  T* bias = nullptr;            // [V], added to
+  GradSums<T>* sums = nullptr;  // [rows of the chunk], added to
   bool fresh = false;
 };
 
@@ -30,14 +30,16 @@ class Sweep {
   void take_rows(int64_t begin, int64_t count);
 
   // Each row's state over the whole vocabulary -> states [count]; picked logits -> logits [N, K]. `keep` leaves the
-  // raw logits in the block. With `full` the picked logits are out of the sums, see Epilogue.
-  void stats(bool full, bool keep, RowState<double>* states, T* logits);
+  // raw logits in the block. With `full` the picked logits are out of the sums, see Epilogue. A sketch, where not null,
+  // is of these rows: begin must be a multiple of its block.
+  void stats(bool full, bool keep, RowState<double>* states, T* logits, const Sketch* sketch = nullptr);
 
   // Gradients of segments [s0, s1), from the raw logits that stats kept or anew. coefs [count].
   void grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef<T>* coefs, const GradSinks<T>&);
 
  private:
   void logits(int64_t r0, int64_t r1, int64_t columns, const char* weight_panels, T* out) const;
+  void correct(const Sketch&, const RowState<T>* states, const RowState<double>* merged) const;
   void input_grads(int64_t s0, int64_t s1, T* grad_input) const;
 
   const Head<T>& head_;
@@ -47,8 +49,8 @@ class Sweep {
   int64_t begin_ = 0, count_ = 0, row_steps_ = 0;
   bool has_rows_t_ = false;
   typename Head<T>::Rows source_{};
-  Scratch gathered_, rows_, rows_t_, block_, by_scale_;  // shared
-  Scratch weight_, g_t_, tile_;                          // one for each worker
+  Scratch gathered_, rows_, rows_t_, block_, sums_;  // shared
+  Scratch weight_, g_t_, tile_;                      // one for each worker
 };
 
 }  // namespace lossk

@@ -2,16 +2,19 @@
 
 from . import nn
 from ._library import build_info
+from ._live import LiveReport, live_report
 from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats
 
 __version__ = build_info()["version"]
 
 __all__ = [
+    "LiveReport",
     "LogP",
     "Stats",
     "build_info",
     "linear_cross_entropy",
     "linear_logp",
     "linear_stats",
+    "live_report",
     "nn",
 ]

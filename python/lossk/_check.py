@@ -31,6 +31,17 @@ def softcap(op, x):
         raise ValueError(f"{op}: softcap must be None or a finite number > 0, got {x}")
 
 
+def tau(op, x):
+    """0.0 stands for None: an exact backward."""
+    if x is None:
+        return 0.0
+    expected = "None or a number in (0, 1)"
+    number(op, "tau", x, expected=expected)
+    if not 0 < x < 1:
+        raise ValueError(f"{op}: tau must be {expected}, got {x}")
+    return float(x)
+
+
 def reduction(op, x):
     if x not in ("mean", "sum", "none"):
         raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {x!r}")

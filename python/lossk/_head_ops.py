@@ -2,14 +2,16 @@
 
 import torch
 
+from . import _live
 from ._library import explain_missing_cuda
 
-# Rows of linear_stats' first output; without `full`, the first two. low: what float32 leaves off the row before.
+# Rows of linear_stats' first output; without `full`, the first three. low: what float32 leaves off the row before.
 STATS = (
-    "lse", "lse_low", "lse_excl", "lse_excl_low", "mean_logit", "entropy", "lse2", "aux_mean", "aux_logp", "max", "min",
+    "lse", "lse_low", "slope", "lse_excl", "lse_excl_low", "mean_logit", "entropy", "lse2", "aux_mean", "aux_logp",
+    "max", "min",
 )  # fmt: skip
 
-explain_missing_cuda("linear_stats", "linear_stats_backward", "cce_forward")
+explain_missing_cuda("linear_stats", "linear_stats_backward", "linear_live_backward", "cce_forward")
 
 
 def acc_dtype(input):
@@ -24,11 +26,16 @@ def wants_fp32_grad(weight):
 
 
 @torch.library.register_fake("lossk::linear_stats")
-def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin, full):
+def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin, full, tau, fill):
     n, k = input.shape[0], 0 if index is None else index.shape[1]
     new = lambda *shape: input.new_empty(shape, dtype=acc_dtype(input))  # noqa: E731
     argmax = input.new_empty(n if full else 0, dtype=torch.int64)
-    return new(len(STATS) if full else 2, n), new(n, k), new(n, k), argmax
+    sketch = input.new_empty((_blocks(n) if tau else 0, linear_weight.shape[0]), dtype=torch.bfloat16)
+    return new(len(STATS) if full else 3, n), new(n, k), new(n, k), argmax, sketch
+
+
+def _blocks(rows):
+    return -(-rows // 128)
 
 
 def _grads_like(input, linear_weight, needs_grad, input_dtype, weight_dtype):
@@ -47,6 +54,14 @@ def _(input, linear_weight, *args):
     return _grads_like(input, linear_weight, needs_grad, input.dtype, weight_dtype)
 
 
+@torch.library.register_fake("lossk::linear_live_backward")
+def _(input, linear_weight, *args):
+    grads = torch.ops.lossk.linear_stats_backward(
+        input, linear_weight, *args[:7], *[args[7]] * 4, *args[-2:]
+    )  # fmt: skip
+    return *grads, input.new_empty((4, _blocks(input.shape[0])), dtype=torch.float32)
+
+
 @torch.library.register_fake("lossk::cce_forward")
 def _(input, linear_weight, *args):
     acc = acc_dtype(input)
@@ -62,19 +77,19 @@ def _only_wanted(needs_grad, grads):
 
 
 def _stats_context(ctx, inputs, output):
-    *tensors, ctx.softcap, ctx.margin, ctx.full = inputs
-    stats, _, _, argmax = output
+    *tensors, ctx.softcap, ctx.margin, ctx.full, ctx.tau, ctx.fill = inputs
+    stats, _, _, argmax, sketch = output
     ctx.weight_grad_fp32 = wants_fp32_grad(tensors[1])
-    ctx.mark_non_differentiable(argmax)
-    ctx.save_for_backward(*tensors, stats)
+    ctx.mark_non_differentiable(argmax, sketch)
+    ctx.save_for_backward(*tensors, stats, sketch)
 
 
-def _stats_backward(ctx, g_stats, g_logits, g_logp, _):
-    *tensors, stats = ctx.saved_tensors
+def _stats_backward(ctx, g_stats, g_logits, g_logp, *_):
+    *tensors, stats, sketch = ctx.saved_tensors
     index, aux = tensors[4], tensors[5]
     if ctx.full:
-        lse, _, _, _, _, entropy, lse2, aux_mean, *_ = stats.unbind()
-        g_lse, _, g_excl, _, g_mean, g_entropy, g_lse2, g_aux_mean, g_aux_logp, *_ = g_stats.unbind()
+        lse, _, _, _, _, _, entropy, lse2, aux_mean, *_ = stats.unbind()
+        g_lse, _, _, g_excl, _, g_mean, g_entropy, g_lse2, g_aux_mean, g_aux_logp, *_ = g_stats.unbind()
         aux_sum = tensors[1].shape[0] if aux is None else aux.sum()
         # d mean_logit / dz = p (1 + log p + entropy), d entropy / dz = -p (log p + entropy): no large z that cancels
         a0 = g_lse + g_mean * (1 + entropy) - g_entropy * entropy - g_aux_mean * aux_mean - g_aux_logp * aux_sum
@@ -83,19 +98,18 @@ def _stats_backward(ctx, g_stats, g_logits, g_logp, _):
     else:
         rows = [g_stats[0]]
     rows[0] = rows[0] - g_logp.sum(1)
+    row_coef, index_coef = torch.stack(rows), None if index is None else -(g_logits + g_logp)
     needs = ctx.needs_input_grad[:4]
-    grads = torch.ops.lossk.linear_stats_backward(
-        *tensors,
-        ctx.softcap,
-        ctx.margin,
-        stats[:2],
-        stats[2:4] if ctx.full else None,
-        torch.stack(rows),
-        None if index is None else -(g_logits + g_logp),
-        list(needs),
-        ctx.weight_grad_fp32,
-    )
-    return *_only_wanted(needs, grads), None, None, None, None, None, None
+    head, last = (*tensors, ctx.softcap, ctx.margin), (list(needs), ctx.weight_grad_fp32)
+    if ctx.tau:
+        *grads, live = torch.ops.lossk.linear_live_backward(
+            *head, stats, sketch, row_coef, index_coef, ctx.tau, ctx.fill, *last
+        )
+        _live.record(live)
+    else:
+        lse_excl = stats[3:5] if ctx.full else None
+        grads = torch.ops.lossk.linear_stats_backward(*head, stats[:2], lse_excl, row_coef, index_coef, *last)
+    return *_only_wanted(needs, grads), *[None] * 8
 
 
 torch.library.register_autograd("lossk::linear_stats", _stats_backward, setup_context=_stats_context)
@@ -122,6 +136,7 @@ class _Last(torch.autograd.Function):
 
 
 torch.library.register_autograd("lossk::linear_stats_backward", _no_double_backward)
+torch.library.register_autograd("lossk::linear_live_backward", _no_double_backward)
 
 
 # ---- cce_forward -----------------------------------------------------------------------------------------------------

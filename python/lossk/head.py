@@ -86,6 +86,8 @@ def linear_cross_entropy(
     scale=1.0,
     margin=0.0,
     shift=0,
+    tau=None,
+    fill=True,
 ):
     """Cross-entropy of a linear head without its logits.
 
@@ -103,16 +105,22 @@ def linear_cross_entropy(
     whatever token_weight says; nan where all are ignored. Gradients to input, linear_weight, linear_bias, scale,
     token_weight and the soft weights, in the dtype of each, or in float32 where linear_weight.grad_dtype asks.
 
-    Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes).
-    Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and (CPU) targets out of range;
-    RuntimeError on a second derivative. The idea: Wijmans et al. 2024, Cut Your Losses, arXiv:2411.09009, section 4.
+    tau in (0, 1) asks for a backward over live columns: of each 128 tokens, those columns whose summed probability is
+    tau or more, and the targets, are recomputed; the others share, in proportion to that sum, what they would have had
+    together (fill=True) or nothing. 2**-12 is the careful setting, 2**-8 the fast one; None is exact. The loss is the
+    same; see lossk.live_report for what was done. Not with softcap and label_smoothing together.
+
+    Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes), with
+    tau 1 + 3 x the live share. Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and (CPU)
+    targets out of range; RuntimeError on a second derivative. The idea: Wijmans et al. 2024, Cut Your Losses,
+    arXiv:2411.09009, section 4; live columns and their fill are lossk's own.
     """
     return _cross_entropy("linear_cross_entropy", **locals())
 
 
 def _cross_entropy(
     op, input, linear_weight, target, linear_bias, weight, token_weight, soft_target, ignore_index, reduction,
-    label_smoothing, z_loss, softcap, scale, margin, shift,
+    label_smoothing, z_loss, softcap, scale, margin, shift, tau, fill,
 ):  # fmt: skip
     h = _head(op, input, linear_weight, linear_bias, scale, softcap)
     vocab = linear_weight.shape[0]
@@ -120,6 +128,9 @@ def _cross_entropy(
     _check.number(op, "label_smoothing", label_smoothing, 0, 1, "a number in [0, 1]")
     _check.number(op, "z_loss", z_loss)
     _check.number(op, "margin", margin)
+    tau = _check.tau(op, tau)
+    if tau and softcap and label_smoothing:
+        raise ValueError(f"{op}: tau must be None where softcap and label_smoothing are both given, got {tau}")
     if weight is not None:
         _check.floats(op, "weight", weight, (vocab,), h.input)
         if weight.requires_grad:
@@ -152,15 +163,18 @@ def _cross_entropy(
     aux = weight if label_smoothing else None
 
     rest = (h.linear_bias, h.scale, index, aux, active, h.softcap, float(margin))
-    fused = reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
+    tensors = (h.input, h.linear_weight, h.linear_bias, h.scale)
+    needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
+    live = tau if any(needs) else 0.0
+    fused = not live and reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
         coefs = torch.stack([a, z_loss * per_row, -dense])
-        tensors = (h.input, h.linear_weight, h.linear_bias, h.scale)
-        needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
         loss = torch.ops.lossk.cce_forward(*tensors[:2], *rest, coefs, pick, needs)[0]
     else:
-        stats, _, logp, _ = torch.ops.lossk.linear_stats(h.input, h.linear_weight, *rest, bool(label_smoothing))
+        stats, _, logp, *_ = torch.ops.lossk.linear_stats(
+            h.input, h.linear_weight, *rest, bool(label_smoothing), live, bool(fill)
+        )
         loss = z_loss * per_row * stats[0] ** 2 - torch.where(present, pick * logp, 0).sum(-1)
         if label_smoothing:
             loss = loss - dense * stats[_head_ops.STATS.index("aux_logp")]
@@ -210,11 +224,11 @@ def _shifted(op, x, shift, fill):
 
 def _cce(
     input, linear_weight, target, linear_bias=None, *, ignore_index=-100, reduction="mean", softcap=0.0,
-    label_smoothing=0.0, z_loss=0.0, shift=0,
+    label_smoothing=0.0, z_loss=0.0, shift=0, tau=0.0,
 ):  # fmt: skip
     return _cross_entropy(
         "cce", input, linear_weight, target, linear_bias, None, None, None, ignore_index, reduction,
-        label_smoothing, z_loss, softcap if softcap != 0 else None, 1.0, 0.0, shift,
+        label_smoothing, z_loss, softcap if softcap != 0 else None, 1.0, 0.0, shift, tau if tau != 0 else None, True,
     )  # fmt: skip
 
 
@@ -244,8 +258,8 @@ def linear_logp(
         scale = 1.0 / temperature
     h = _head(op, input, linear_weight, linear_bias, scale, softcap, "temperature")
     index, _ = _targets(op, h, linear_weight.shape[0], target, None, ignore_index, 0.0)
-    stats, _, logp, _ = torch.ops.lossk.linear_stats(
-        h.input, h.linear_weight, h.linear_bias, h.scale, index, None, index[:, 0] >= 0, h.softcap, 0.0, True
+    stats, _, logp, *_ = torch.ops.lossk.linear_stats(
+        h.input, h.linear_weight, h.linear_bias, h.scale, index, None, index[:, 0] >= 0, h.softcap, 0.0, True, 0.0, True
     )
     entropy = stats[_head_ops.STATS.index("entropy")]
     return LogP(logp[:, 0].view(h.shape), entropy.view(h.shape), stats[0].view(h.shape))
@@ -283,8 +297,8 @@ def linear_stats(
             raise ValueError(f"{op}: aux must not require grad")
         aux = aux.to(h.acc)
     full = not set(want) <= {"lse", "logits"}
-    stats, logits, _, argmax = torch.ops.lossk.linear_stats(
-        h.input, h.linear_weight, h.linear_bias, h.scale, index, aux, None, h.softcap, 0.0, full
+    stats, logits, _, argmax, _ = torch.ops.lossk.linear_stats(
+        h.input, h.linear_weight, h.linear_bias, h.scale, index, aux, None, h.softcap, 0.0, full, 0.0, True
     )
     rows = dict(zip(_head_ops.STATS, stats.unbind()))
     found = {name: rows[name].view(h.shape) for name in Stats._fields if name in rows and name in want}

@@ -33,6 +33,8 @@ class LinearCrossEntropyLoss(torch.nn.Module):
         scale=1.0,
         margin=0.0,
         shift=0,
+        tau=None,
+        fill=True,
         device=None,
         dtype=None,
     ):
@@ -50,6 +52,8 @@ class LinearCrossEntropyLoss(torch.nn.Module):
             "scale": scale,
             "margin": margin,
             "shift": shift,
+            "tau": tau,
+            "fill": fill,
         }
         self.reset_parameters()
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .live import visit_live
+
 
 class Stats(NamedTuple):
     lse: Tensor
@@ -32,13 +34,15 @@ class LogP(NamedTuple):
     lse: Tensor
 
 
-def logits(input, linear_weight, linear_bias=None, scale=1.0, softcap=None, target=None, margin=0.0):
+def logits(input, linear_weight, linear_bias=None, scale=1.0, softcap=None, target=None, margin=0.0, visit=None):
     """z[..., V] = cap tanh(x / cap) with x = scale (input linear_weight^T + linear_bias); then z[target] -= margin."""
     z = F.linear(input, linear_weight)
     z = z if z.dtype == torch.float64 else z.float()
     if linear_bias is not None:
         z = z + linear_bias.to(z.dtype)
     z = z * (scale.to(z.dtype).unsqueeze(-1) if isinstance(scale, Tensor) else scale)
+    if visit is not None:
+        z = visit(z)
     if softcap is not None:
         z = softcap * torch.tanh(z / softcap)
     if margin:
@@ -49,13 +53,15 @@ def logits(input, linear_weight, linear_bias=None, scale=1.0, softcap=None, targ
 def linear_cross_entropy(
     input, linear_weight, target=None, *, linear_bias=None, weight=None, token_weight=None, soft_target=None,
     ignore_index=-100, reduction="mean", label_smoothing=0.0, z_loss=0.0, softcap=None, scale=1.0, margin=0.0, shift=0,
+    tau=None, fill=True, sketch=None,
 ):  # fmt: skip
     """token_weight (-sum_v q_v weight_v log p_v + z_loss lse^2) with q = (1 - eps) t + eps / V, eps = label_smoothing.
 
     t is one-hot at target, or sum_k weights_k one_hot(indices_k) for soft_target = (indices, weights) [..., K]. An
     index equal to ignore_index is absent; a row with no index gives 0. mean divides by the number of the other rows,
     or by the sum of their class weights where target is hard and weight given. shift = k: row t predicts target t + k;
-    scale goes with the row, token_weight with the target.
+    scale goes with the row, token_weight with the target. tau, fill: the gradient of live.py, which passes the dense
+    part of label smoothing by; sketch: the mass of the blocks, where it is not to be that of p.
     """
     index, share = (target.unsqueeze(-1), 1.0) if soft_target is None else soft_target
     if shift:
@@ -65,13 +71,19 @@ def linear_cross_entropy(
         token_weight = None if token_weight is None else token_weight[..., shift:]
     present = index != ignore_index
     index, active = index.where(present, 0), present.any(-1)
-    z = logits(input, linear_weight, linear_bias, scale, softcap, index[..., 0] if margin else None, margin)
+    head = (input, linear_weight, linear_bias, scale, softcap, index[..., 0] if margin else None, margin)
+    z = dense = logits(*head)
+    if tau is not None:
+        picked = (F.one_hot(index, z.shape[-1]).bool() & present.unsqueeze(-1)).any(-2)
+        p = z.detach().softmax(-1)
+        z = logits(*head, visit=lambda u: visit_live(u, p, picked, active, tau, fill, sketch))
     logp, lse = z.log_softmax(-1), z.logsumexp(-1)
     per_class = z.new_ones(z.shape[-1]) if weight is None else weight.to(z.dtype)
     share = present * share * per_class[index]
     loss = -(1 - label_smoothing) * (share * logp.gather(-1, index)).sum(-1)
     if label_smoothing:
-        loss = loss - label_smoothing / z.shape[-1] * (per_class * logp).sum(-1)
+        smooth = (per_class * (logp if tau is None else dense - lse.unsqueeze(-1))).sum(-1)
+        loss = loss - label_smoothing / z.shape[-1] * smooth
     loss = (loss + z_loss * lse**2) * (1.0 if token_weight is None else token_weight)
     loss = loss.where(active, 0)
     if reduction == "none":
