@@ -29,6 +29,7 @@ def test_cce(benchmark, request, dtype, inputs, mode):
         assert math.isclose(loss, losses["lossk"], rel_tol=0.03), f"{name} computes another loss: {losses}"
 
     peaks = {name: memory.in_child(cce.peak_mib, name, shape, dtype, inputs, mode) for name in losses}
+    facts = {name: cce.live_facts(problem, tau) for name in losses if (tau := cce.PROVIDERS[name].tau)}
     timed = Rounds({cce.MATMUL: cce.matmul(problem)} | {name: runs[name] for name in losses}, target="lossk")
     benchmark.group = f"cce {mode}"
     benchmark.pedantic(
@@ -38,4 +39,4 @@ def test_cce(benchmark, request, dtype, inputs, mode):
         rounds=request.config.getoption("benchmark_min_rounds"),
     )
     case = {"family": "cce", "mode": mode, "dtype": dtype, "inputs": inputs, "loss_nats": round(losses["lossk"], 4)}
-    benchmark.extra_info.update(case | cce.report(timed.seconds, shape, dtype, mode, peaks), notes=notes)
+    benchmark.extra_info.update(case | cce.report(timed.seconds, shape, dtype, inputs, mode, peaks, facts), notes=notes)

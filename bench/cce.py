@@ -18,10 +18,10 @@ MODES = ("forward", "forward+backward")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def _lossk(p: Problem, reduction: str = "mean") -> Tensor:
+def _lossk(p: Problem, **options: object) -> Tensor:
     import lossk
 
-    return lossk.linear_cross_entropy(p.input, p.weight, p.target, reduction=reduction)
+    return lossk.linear_cross_entropy(p.input, p.weight, p.target, **options)
 
 
 def _unfused(input: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -48,17 +48,26 @@ def _cut_cross_entropy(p: Problem) -> Tensor:
 
 
 class Provider(NamedTuple):
-    """One way to the loss. `per_token`: an unreduced loss under a random upstream gradient; `compiles`: per shape."""
+    """One way to the loss. `per_token`: an unreduced loss under a random upstream gradient; `compiles`: per shape;
+    `tau`: of its backward over live columns."""
 
     label: str
     loss: Callable[[Problem], Tensor]
     per_token: bool = False
     compiles: bool = False
+    tau: float | None = None
+
+
+def _live(exponent: int) -> Provider:
+    tau = 2.0**exponent
+    return Provider(f"lossk, live columns, τ = 2^{exponent}", functools.partial(_lossk, tau=tau), tau=tau)
 
 
 PROVIDERS = {
     "lossk": Provider("lossk, mean", _lossk),
     "lossk_none": Provider("lossk, per-token upstream", functools.partial(_lossk, reduction="none"), per_token=True),
+    "lossk_live8": _live(-8),
+    "lossk_live12": _live(-12),
     "torch_compile": Provider(
         "torch.compile, unfused", lambda p: _compiled()(p.input, p.weight, p.target), compiles=True
     ),
@@ -67,18 +76,48 @@ PROVIDERS = {
     "torch_chunked": Provider("torch, linear_cross_entropy in chunks", _chunked),
 }
 
-# In matmul times of the same rounds, stated for the shape cpu-reference.
+# In matmul times of the same rounds, stated for the shape cpu-reference; live columns are for peaked logits.
 GOALS = {
     ("lossk", "forward"): {"fp32": 1.1, "bf16": 1.1},
     ("lossk", "forward+backward"): {"fp32": 3.2, "bf16": 3.5},
     ("lossk_none", "forward+backward"): {"fp32": 4.3, "bf16": 4.6},
+    ("lossk_live8", "forward+backward"): {"fp32": 1.3, "bf16": 1.5},
+    ("lossk_live12", "forward+backward"): {"fp32": 1.5, "bf16": 1.7},
 }
 GOAL_WORKSPACE_MIB = 64  # beside the inputs and gradients in fp32
+GOAL_LIVE_MIB = 32  # the same beside the sketch and the lists too
 
 
 def contenders(mode: str) -> dict[str, Provider]:
-    """Who runs in `mode`: an upstream gradient per token means nothing without a backward."""
-    return {name: p for name, p in PROVIDERS.items() if mode == "forward+backward" or not p.per_token}
+    """Who runs in `mode`: an upstream gradient per token, or live columns, mean nothing without a backward."""
+    return {name: p for name, p in PROVIDERS.items() if mode == "forward+backward" or not (p.per_token or p.tau)}
+
+
+def goal(name: str, shape: Shape, dtype: str, inputs: str, mode: str) -> dict:
+    """What `name` is to reach in this case, if anything."""
+    times, tau = GOALS.get((name, mode), {}).get(dtype), PROVIDERS[name].tau
+    if times is None or shape != SHAPES["cpu-reference"] or (tau and inputs != "peaked"):
+        return {}
+    live = shape.n / 128 * shape.v * (2 + 4) / memory.MIB  # the sketch in bfloat16, lists of int32
+    workspace = GOAL_LIVE_MIB + live if tau else GOAL_WORKSPACE_MIB
+    return {"goal_matmul_times": times, "goal_peak_mib": round(workspace + grads_mib(shape, 4, mode), 1)}
+
+
+def live_facts(problem: Problem, tau: float) -> dict:
+    """What a backward over live columns visits, and how far its gradients are from the exact ones, in float32."""
+    import lossk
+
+    def gradients(tau: float | None) -> list[Tensor]:
+        wide = problem._replace(
+            **{k: getattr(problem, k).detach().float().requires_grad_() for k in ("input", "weight")}
+        )
+        _lossk(wide, tau=tau).backward()
+        return [wide.input.grad, wide.weight.grad]
+
+    with lossk.live_report() as reports:
+        found = gradients(tau)
+    errors = [((a - b).norm() / b.norm()).item() for a, b in zip(found, gradients(None))]
+    return {"live_share": reports[0].live_share, "input_grad_error": errors[0], "weight_grad_error": errors[1]}
 
 
 def step(provider: Provider, p: Problem, mode: str) -> Callable[[], float]:
@@ -138,7 +177,15 @@ def ready(runs: dict[str, Callable[[], float]]) -> tuple[dict[str, float], dict[
     return losses, notes
 
 
-def report(seconds: dict[str, list[float]], shape: Shape, dtype: str, mode: str, peaks: dict[str, float]) -> dict:
+def report(
+    seconds: dict[str, list[float]],
+    shape: Shape,
+    dtype: str,
+    inputs: str,
+    mode: str,
+    peaks: dict[str, float],
+    facts: dict[str, dict],
+) -> dict:
     """What is kept of one group of interleaved contenders; `seconds` has the yardstick among them."""
     itemsize = DTYPES[dtype].itemsize
     work = cce_work(shape, itemsize, mode == "forward+backward")
@@ -155,10 +202,7 @@ def report(seconds: dict[str, list[float]], shape: Shape, dtype: str, mode: str,
             "share_of_matmul_rate": round(needed / times, 4),
             "peak_mib": round(peaks[name], 1),
         }
-        goal = GOALS.get((name, mode), {}).get(dtype)
-        if goal is not None and shape == SHAPES["cpu-reference"]:
-            entry |= {"goal_matmul_times": goal, "goal_peak_mib": round(GOAL_WORKSPACE_MIB + grads_fp32, 1)}
-        providers[name] = entry
+        providers[name] = entry | goal(name, shape, dtype, inputs, mode) | facts.get(name, {})
     return {
         "shape": shape._asdict(),
         "work": work,

@@ -35,7 +35,7 @@ def mode_table(cases: list[dict]) -> str:
         return f"{cell['matmul_times']:.2f} ({_seconds(cell['ms'])})" if cell else "–"
 
     def peak_cell(name: str, dtype: str, key: str) -> str:
-        known = [e[key] for d, i in columns if d == dtype and (e := entry(name, d, i))]
+        known = [e[key] for d, i in columns if d == dtype and key in (e := entry(name, d, i))]
         return f"{max(known):.0f}" if known else "–"
 
     head = [cases[0]["mode"].replace("+", " + ")]
@@ -46,8 +46,8 @@ def mode_table(cases: list[dict]) -> str:
         cells = [time_cell(entry(name, *column)) for column in columns]
         peaks = [peak_cell(name, d, "peak_mib") for d in dtypes]
         lines.append(_row([f"**{label}**" if name.startswith("lossk") else label, *cells, *peaks]))
-        if all("goal_matmul_times" in entry(name, *column) for column in columns):
-            goals = [f"≤ {entry(name, *column)['goal_matmul_times']}" for column in columns]
+        if any("goal_matmul_times" in entry(name, *column) for column in columns):
+            goals = [f"≤ {g}" if (g := entry(name, *c).get("goal_matmul_times")) else "" for c in columns]
             peaks = ["≤ " + peak_cell(name, d, "goal_peak_mib") for d in dtypes]
             lines.append(_row([f"*goal: {label}*", *goals, *peaks]))
     return "\n".join(lines)
@@ -76,6 +76,20 @@ def caption(machine: dict, cases: list[dict]) -> str:
     )
 
 
+def live_facts(cases: list[dict]) -> list[str]:
+    """A line for each contender that visits live columns only: how many, and what that does to the gradients."""
+    lines = []
+    for case in cases:
+        for entry in case["providers"].values():
+            if case["dtype"] == "fp32" and "live_share" in entry:
+                lines.append(
+                    f"{entry['label']}, {case['inputs']}: {100 * entry['live_share']:.1f} % of the columns visited; "
+                    f"error of d input {100 * entry['input_grad_error']:.2g} %, "
+                    f"of d weight {100 * entry['weight_grad_error']:.2g} %."
+                )
+    return ["- " + "\n- ".join(lines)] if lines else []
+
+
 def section(path: Path) -> str:
     """All tables of one result file."""
     result = json.loads(path.read_text())
@@ -84,6 +98,7 @@ def section(path: Path) -> str:
         raise SystemExit(f"{path}: no cases; did the measurement fail?")
     parts = [caption(result["machine_info"], cases)]
     parts += [mode_table([c for c in cases if c["mode"] == m]) for m in dict.fromkeys(c["mode"] for c in cases)]
+    parts += live_facts(cases)
     labels = {name: entry["label"] for c in cases for name, entry in c["providers"].items()}
     notes = {labels.get(name, name): note for c in cases for name, note in c["notes"].items()}
     parts += [f"Not measured here: {label} ({note})." for label, note in notes.items()]

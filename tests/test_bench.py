@@ -92,7 +92,9 @@ def result_file(tmp_path, lossk_seconds=3.0):
         for mode in cce.MODES:
             names = [name for name in cce.contenders(mode) if name != "cut_cross_entropy"]
             seconds = {cce.MATMUL: [1.0] * 5} | {name: [lossk_seconds] * 5 for name in names}
-            info = cce.report(seconds, SHAPES["cpu-reference"], dtype, mode, dict.fromkeys(names, 150.0))
+            peaks = dict.fromkeys(names, 150.0)
+            facts = {"lossk_live8": {"live_share": 0.0221, "input_grad_error": 0.0014, "weight_grad_error": 0.0044}}
+            info = cce.report(seconds, SHAPES["cpu-reference"], dtype, "peaked", mode, peaks, facts)
             info |= {"family": "cce", "mode": mode, "dtype": dtype, "inputs": "peaked", "loss_nats": 2.6}
             benchmarks.append({"extra_info": info | {"notes": {"cut_cross_entropy": "ImportError: none"}}})
     machine = {"cpu": "Test CPU", "threads": 2, "kernels": ["avx2"], "torch": "2.13", "lossk": "0"}
@@ -100,6 +102,18 @@ def result_file(tmp_path, lossk_seconds=3.0):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine_info": machine, "benchmarks": benchmarks}))
     (path.parent / "baseline.json").write_text("{}")
+
+
+def test_live_columns_are_measured_and_have_goals_on_peaked_logits():
+    shape, tiny = SHAPES["cpu-reference"], SHAPES["cpu-short"]._replace(n=256, d=32, v=1024)
+    assert cce.goal("lossk_live8", shape, "bf16", "peaked", "forward+backward")["goal_matmul_times"] == 1.5
+    assert not cce.goal("lossk_live8", shape, "bf16", "random", "forward+backward")
+    assert not cce.goal("lossk", tiny, "bf16", "peaked", "forward+backward")
+    problem = problems.make(tiny, torch.bfloat16, "peaked")
+    fast, careful = (cce.live_facts(problem, tau) for tau in (2.0**-2, 2.0**-6))
+    assert 0 < fast["live_share"] < careful["live_share"] < 1
+    assert fast["input_grad_error"] > careful["input_grad_error"] > 0
+    assert fast["weight_grad_error"] > careful["weight_grad_error"] > 0
 
 
 def test_table_fills_the_readme_and_knows_when_it_is_behind(tmp_path, capsys):
@@ -116,6 +130,8 @@ def test_table_fills_the_readme_and_knows_when_it_is_behind(tmp_path, capsys):
     assert text.startswith("# A\n") and text.endswith("rest\n") and "old" not in text
     assert "| **lossk, mean** | 3.00 (3.00 s) | 3.00 (3.00 s) | 150 | 150 |" in text
     assert "| *goal: lossk, mean* | ≤ 3.2 | ≤ 3.5 | ≤ 166 | ≤ 166 |" in text
+    assert "| *goal: lossk, live columns, τ = 2^-8* | ≤ 1.3 | ≤ 1.5 | ≤ 137 | ≤ 137 |" in text
+    assert "- lossk, live columns, τ = 2^-8, peaked: 2.2 % of the columns visited; error of d input 0.14 %, of" in text
     assert "Not measured here: cut_cross_entropy (ImportError: none)." in text
     result_file(tmp_path, lossk_seconds=4.0)
     assert table.main([*args, "--check"]) == 1

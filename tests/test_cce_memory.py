@@ -27,6 +27,8 @@ CALLS = {
     "mean": "lossk.linear_cross_entropy(x, w, torch.arange(rows)).backward()",
     "none": 'lossk.linear_cross_entropy(x, w, torch.arange(rows), reduction="none").sum().backward()',
     "smoothed": "lossk.linear_cross_entropy(x, w, torch.arange(rows), label_smoothing=0.1, softcap=5.0).backward()",
+    "live": "lossk.linear_cross_entropy(x, w, torch.arange(rows), tau=2.0**-8).backward()",
+    "live everywhere": "lossk.linear_cross_entropy(x, w, torch.arange(rows), tau=2.0**-30).backward()",
     "logp": "sum(y.sum() for y in lossk.linear_logp(x, w, torch.arange(rows))).backward()",
 }
 

@@ -184,6 +184,12 @@ def test_the_live_columns_are_those_of_the_exact_masses(tau, device):
     assert ours[mass >= 2 * tau].double().mean() > 0.999
 
 
+def test_a_sketch_made_in_several_chunks_of_rows(device):
+    p = random_problem(1300, 140_000, 2, device=device, tau=0.5, ignored=0)
+    mass = sketch_of(p).double().sum(1)
+    assert (mass / torch.tensor([128.0] * 10 + [20.0]) - 1).abs().max() < 0.01
+
+
 def test_no_sketch_without_a_gradient(device):
     p = random_problem(150, 403, 40, device=device, tau=0.1)
     with Sketches() as sketches:
