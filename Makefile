@@ -5,10 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp cuda -type f 2>/dev/null)
 
-.PHONY: demo test test-slow bench bench-check format lint clean
+.PHONY: demo live-columns test test-slow bench bench-check format lint clean
 
 demo: $(VENV)/installed  ## train a small language model with torch's head and with lossk's, side by side
 	$(BIN)/lossk demo
+
+live-columns: $(VENV)/installed  ## forty minutes: what a filtered backward costs in gradient and saves in time
+	$(BIN)/python -m examples.live_columns
 
 test: $(VENV)/installed  ## the default tests
 	$(BIN)/python -m pytest

@@ -1,0 +1,1 @@
+"""Studies that use lossk; each folder says how to run it."""
