@@ -3,7 +3,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml CMakeLists.txt $(shell find cpp cuda -type f 2>/dev/null)
+CPP := $(shell find cpp cuda -type f -regex ".*\.\(h\|cpp\|cuh\|cu\)" 2>/dev/null)
+SOURCES := pyproject.toml CMakeLists.txt $(CPP)
 
 .PHONY: demo live-columns test test-slow bench bench-check format lint clean
 
@@ -29,11 +30,11 @@ bench-check: $(VENV)/installed  ## two minutes: ratios against the committed bas
 
 lint: $(VENV)/linters
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(shell find cpp cuda -type f)
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: $(VENV)/linters
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-	$(BIN)/clang-format -i $(shell find cpp cuda -type f)
+	$(BIN)/clang-format -i $(CPP)
 
 # The environment is made once; the package is built again when a compiled source has changed (Python is live).
 $(VENV)/python:

@@ -13,25 +13,16 @@ Fill<T>::Fill(const Head<T>& head, const LiveColumns<T>& live, bool blocks, bool
       blocks_(blocks),
       dense_(dense),
       terms_((blocks ? live.blocks() : 0) + dense),
-      mass_(live.blocks()),
-      square_(live.blocks()),
       sums_(head.op, terms_ * head.dim * sizeof(T)),
       panels_(head.op, head.products.bytes(head.dim, head.products.nr, terms_)),
-      total_(terms_) {
-  parallel_items(live.blocks(), workers(), [&](int64_t, int64_t b) {
-    alignas(64) T dead[kSegment];
-    for (int64_t s = 0; s < head.segments(); ++s) {
-      live.dead(b, s, dead);
-      for (T q : dead) mass_[b] += q, square_[b] += double(q) * q;
-    }
-  });
-}
+      total_(terms_) {}
 
 template <class T>
 void Fill<T>::weights(int64_t segment, T* q) const {
   for (int64_t b = 0; blocks_ && b < live_.blocks(); ++b, q += kSegment) {
     live_.dead(b, segment, q);
-    for (int64_t v = 0; mass_[b] > 0 && v < kSegment; ++v) q[v] /= T(mass_[b]);
+    const T share = live_.dead_mass(b) > 0 ? T(1 / live_.dead_mass(b)) : T(0);
+    for (int64_t v = 0; v < kSegment; ++v) q[v] *= share;
   }
   for (int64_t v = 0; dense_ && v < kSegment; ++v)
     q[v] = segment * kSegment + v < head_.vocab ? head_.aux(segment * kSegment + v) : T(0);
@@ -127,19 +118,23 @@ void Fill<T>::add_input(T* grad_input, GradSums<T>* sums) const {
 }
 
 template <class T>
-void Fill<T>::segment_grads(int64_t segment, T* weight, T* bias, T* q, char* panels) const {
+void Fill<T>::open_segment(int64_t segment, T* bias, T* q, char* panels) const {
   const auto& p = head_.products;
-  const int64_t count = std::min(kSegment, head_.vocab - segment * kSegment), dim = head_.dim;
-  if (weight != nullptr && terms_ == 0) std::fill_n(weight, count * dim, T(0));
+  const int64_t count = std::min(kSegment, head_.vocab - segment * kSegment), steps = p.steps(terms_);
   if (bias != nullptr) std::fill_n(bias, count, T(0));
   if (terms_ == 0) return;
   weights(segment, q);
   for (int64_t t = 0; bias != nullptr && t < terms_; ++t)
     for (int64_t v = 0; v < count; ++v) bias[v] += q[t * kSegment + v] * total_[t];
-  if (weight == nullptr) return;
-  const int64_t steps = p.steps(terms_);
   p.pack_grad({q, 1, kSegment, kSegment, terms_, p.mr, steps, steps * p.mr}, panels);
-  p.gemm(count, dim, steps, panels, panels_.get<char>(), weight, dim, false);
+}
+
+template <class T>
+void Fill<T>::weight_rows(const char* panels, int64_t v0, int64_t count, T* weight) const {
+  const auto& p = head_.products;
+  const int64_t steps = p.steps(terms_), dim = head_.dim;
+  if (terms_ == 0) std::fill_n(weight, count * dim, T(0));
+  else p.gemm(count, dim, steps, panels + v0 * steps * p.element_bytes, panels_.get<char>(), weight, dim, false);
 }
 
 template class Fill<float>;

@@ -11,18 +11,15 @@ class Fill {
  public:
   Fill(const Head<T>&, const LiveColumns<T>&, bool blocks, bool dense);
 
-  int64_t terms() const { return terms_; }
-  // Of a block, per row: the mass on its dead columns, and the sum of its squares there.
-  double dead_mass(int64_t block) const { return mass_[block]; }
-  double dead_square(int64_t block) const { return square_[block]; }
-
   // missing, dense: c over all active rows, before the row's scale.
   void set_rows(const T* missing, const T* dense);
   // d input and d scale of all active rows, added to.
   void add_input(T* grad_input, GradSums<T>* sums) const;
-  // d weight and d bias of one segment -> weight [its columns, D], bias; either null where not wanted. Room for q
-  // [terms, kSegment] and its panels is the caller's, one for each worker.
-  void segment_grads(int64_t segment, T* weight, T* bias, T* q, char* panels) const;
+  // d bias of one segment, where not null, and what its d weight is made from -> panels. Room for q [terms, kSegment]
+  // and the panels is the caller's, one for each worker.
+  void open_segment(int64_t segment, T* bias, T* q, char* panels) const;
+  // d weight of its columns [v0, v0 + count), v0 a multiple of mr -> weight [count, D].
+  void weight_rows(const char* panels, int64_t v0, int64_t count, T* weight) const;
   int64_t q_bytes() const { return terms_ * kSegment * int64_t(sizeof(T)); }
   int64_t panel_bytes() const { return head_.products.bytes(kSegment, head_.products.mr, terms_); }
 
@@ -35,7 +32,6 @@ class Fill {
   const LiveColumns<T>& live_;
   const bool blocks_, dense_;
   const int64_t terms_;
-  std::vector<double> mass_, square_;
   const T *missing_ = nullptr, *dense_rows_ = nullptr;
   Scratch sums_;          // [terms, D]: sum_i s_i c_i input_i
   Scratch panels_;        // the same, packed

@@ -108,10 +108,15 @@ typename Head<T>::Rows Head<T>::gather(int64_t begin, int64_t count, char* buffe
 
 template <class T>
 void Head<T>::widen(int64_t begin, int64_t count, T* to) const {
-  const auto copy = [&]<class From>(const From* from) {
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t d = 0; d < dim; ++d)
-        to[i * dim + d] = static_cast<T>(from[rows[begin + i] * input_.stride(0) + d * input_.stride(1)]);
+  const int64_t row_stride = input_.stride(0), step = input_.stride(1);
+  const auto copy = [&]<class From>(const From* all) {
+    for (int64_t i = 0; i < count; ++i) {
+      const From* from = all + rows[begin + i] * row_stride;
+      if (step == 1)  // apart, so that it becomes vector code
+        for (int64_t d = 0; d < dim; ++d) to[i * dim + d] = static_cast<T>(from[d]);
+      else
+        for (int64_t d = 0; d < dim; ++d) to[i * dim + d] = static_cast<T>(from[d * step]);
+    }
   };
   switch (dtype) {
     case ScalarType::BFloat16: return copy(data<c10::BFloat16>(input_));

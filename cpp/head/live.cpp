@@ -20,7 +20,10 @@ std::vector<int32_t> places(const std::vector<char>& live) {
 
 template <class T>
 LiveColumns<T>::LiveColumns(const Head<T>& head, const c10::BFloat16* sketch, double tau)
-    : head_(head), sketch_(sketch), columns_(ceil_div<int64_t>(head.rows.size(), Sketch::kRows)) {
+    : head_(head),
+      sketch_(sketch),
+      columns_(ceil_div<int64_t>(head.rows.size(), Sketch::kRows)),
+      dead_(columns_.size()) {
   parallel_items(blocks(), workers(), [&](int64_t, int64_t block) {
     std::vector<char> live(head.vocab);
     const c10::BFloat16* mass = sketch + block * head.vocab;
@@ -30,6 +33,14 @@ LiveColumns<T>::LiveColumns(const Head<T>& head, const c10::BFloat16* sketch, do
         if (const int64_t v = head.index(head.rows[i])[k]; v >= 0) live[v] = 1;
     if (std::count(live.begin(), live.end(), 1) > int64_t(kDense * head.vocab)) std::fill(live.begin(), live.end(), 1);
     columns_[block] = places(live);
+    // Several sums side by side: one chain of additions would wait for each.
+    constexpr int64_t kSums = 8;
+    Dead sums[kSums];
+    for (int64_t v = 0; v < head.vocab; ++v) {
+      const double q = live[v] ? 0.0 : double(float(mass[v]));
+      sums[v % kSums].mass += q, sums[v % kSums].square += q * q;
+    }
+    for (const Dead& sum : sums) dead_[block].mass += sum.mass, dead_[block].square += sum.square;
   });
 }
 

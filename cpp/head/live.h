@@ -18,6 +18,8 @@ class LiveColumns {
   const std::vector<int32_t>& columns(int64_t block) const { return columns_[block]; }  // ascending
   std::vector<int32_t> any() const;                                                     // live in some block
   double share(int64_t block) const { return double(columns_[block].size()) / double(head_.vocab); }
+  double dead_mass(int64_t block) const { return dead_[block].mass; }
+  double dead_square(int64_t block) const { return dead_[block].square; }  // sum of the squares of its columns' masses
 
   // A block's mass on the dead columns of a segment -> dead [kSegment], zero elsewhere.
   void dead(int64_t block, int64_t segment, T* dead) const;
@@ -26,6 +28,10 @@ class LiveColumns {
   const Head<T>& head_;
   const c10::BFloat16* sketch_;
   std::vector<std::vector<int32_t>> columns_;
+  struct Dead {
+    double mass = 0, square = 0;
+  };
+  std::vector<Dead> dead_;
 };
 
 }  // namespace lossk

@@ -72,9 +72,13 @@ class WeightSum {
     for (int64_t i = 0; !in_place_ && i < count; i += per_piece_)
       pieces_.emplace_back(head.op, std::min(per_piece_, count - i) * dim_ * sizeof(T));
     if (in_place_) data_ = data<T>(grad);
-    parallel_ranges(count, [&](int64_t i0, int64_t i1) {
-      for (int64_t i = i0; i < i1; ++i) std::fill_n(row(any[i]), dim_, T(0));
-    });
+    begun_.resize(head.vocab);
+  }
+  void add(int64_t v, const T* from) {
+    T* to = row(v);
+    if (!begun_[v]) std::copy_n(from, dim_, to);
+    for (int64_t d = 0; begun_[v] && d < dim_; ++d) to[d] += from[d];
+    begun_[v] = 1;
   }
   T* row(int64_t v) const {  // null where v is dead
     const int64_t at = place_[v];
@@ -94,6 +98,7 @@ class WeightSum {
   const bool in_place_;
   int64_t per_piece_ = 1, done_ = 0;
   T* data_ = nullptr;
+  std::vector<char> begun_;  // not bool, whose elements share bytes among threads
   std::vector<Scratch> pieces_;
 };
 
@@ -172,14 +177,10 @@ class LiveBackward {
         for (int64_t k = 0; wanted_.bias && k < count; ++k) data<T>(grads_.bias)[ids[k]] += bias[k];
         if (!wanted_.weight) continue;
         parallel_ranges(count, [&](int64_t k0, int64_t k1) {
-          for (int64_t k = k0; k < k1; ++k) add(weight.get<T>() + k * dim, weight_sum_.row(ids[k]));
+          for (int64_t k = k0; k < k1; ++k) weight_sum_.add(ids[k], weight.get<T>() + k * dim);
         });
       }
     }
-  }
-
-  void add(const T* from, T* to) const {
-    for (int64_t d = 0; d < head_.dim; ++d) to[d] += from[d];
   }
 
   // What each row's total says is missing, and what of the loss is dense, into the gradients that have a row each.
@@ -195,21 +196,26 @@ class LiveBackward {
       fill_.add_input(wanted_.input ? input_sum_.template get<T>() : nullptr, wanted_.scale ? sums_.data() : nullptr);
   }
 
-  // d weight and d bias: the fill and the live part added, rounded once.
+  // d weight and d bias: the fill and the live part added, rounded once, a few rows at a time that stay in L2.
   void finish() {
+    constexpr int64_t kRows = 96;
     const int64_t dim = head_.dim, most = workers(), at_once = most * 4;
-    const Scratch weights(args_.op, wanted_.weight ? kSegment * dim * int64_t(sizeof(T)) : 0, most);
+    const Scratch tiles(args_.op, wanted_.weight ? kRows * dim * int64_t(sizeof(T)) : 0, most);
     const Scratch q(args_.op, fill_.q_bytes(), most), panels(args_.op, fill_.panel_bytes(), most);
     for (int64_t s0 = 0; s0 < head_.segments(); s0 += at_once) {
       parallel_items(std::min(at_once, head_.segments() - s0), most, [&](int64_t worker, int64_t item) {
         const int64_t s = s0 + item, v0 = s * kSegment, v1 = std::min(v0 + kSegment, head_.vocab);
-        T *weight = wanted_.weight ? weights.get<T>(worker) : nullptr, bias[kSegment];
-        fill_.segment_grads(s, weight, wanted_.bias ? bias : nullptr, q.get<T>(worker), panels.get<char>(worker));
+        T *tile = tiles.get<T>(worker), bias[kSegment];
+        fill_.open_segment(s, wanted_.bias ? bias : nullptr, q.get<T>(worker), panels.get<char>(worker));
         for (int64_t v = v0; wanted_.bias && v < v1; ++v) data<T>(grads_.bias)[v] += bias[v - v0];
-        if (!wanted_.weight) return;
-        for (int64_t v = v0; v < v1; ++v)
-          if (const T* live = weight_sum_.row(v); live != nullptr) add(live, weight + (v - v0) * dim);
-        round_to(weight, (v1 - v0) * dim, grads_.weight, v0 * dim);
+        for (int64_t first = v0; wanted_.weight && first < v1; first += kRows) {
+          const int64_t count = std::min(kRows, v1 - first);
+          fill_.weight_rows(panels.get<char>(worker), first - v0, count, tile);
+          for (int64_t v = 0; v < count; ++v)
+            if (const T* live = weight_sum_.row(first + v); live != nullptr)
+              for (int64_t d = 0; d < dim; ++d) tile[v * dim + d] += live[d];
+          round_to(tile, count * dim, grads_.weight, first * dim);
+        }
       });
       if (wanted_.weight) weight_sum_.done_before(std::min((s0 + at_once) * kSegment, head_.vocab));
     }
@@ -227,7 +233,7 @@ class LiveBackward {
         highest = std::max(highest, a * a), square += scale * scale * sums_[i].square;
       }
       const double values[] = {
-          live_.share(b), fill_.dead_mass(b) / double(live_.end(b) - live_.begin(b)), highest * fill_.dead_square(b),
+          live_.share(b), live_.dead_mass(b) / double(live_.end(b) - live_.begin(b)), highest * live_.dead_square(b),
           square};
       for (int64_t k = 0; k < 4; ++k) data<float>(out)[k * blocks + b] = float(values[k]);
     }

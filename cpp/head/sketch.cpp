@@ -51,11 +51,13 @@ double log_add(double a, double b) {
 
 template <class T>
 std::vector<double> estimate_lse(const HeadArgs& args, const Head<T>& head, int64_t rows_at_once) {
-  const int64_t most = round_up(ceil_div<int64_t>(head.vocab, 64), kSegment);
+  const int64_t most = round_up(ceil_div<int64_t>(head.vocab, 128), kSegment);
   const std::vector<int32_t> often = picked_often(head, most);
   std::vector<int32_t> others, samples[2];
+  auto next = often.begin();
   for (int32_t v = 0; v < head.vocab; ++v)
-    if (!std::binary_search(often.begin(), often.end(), v)) others.push_back(v);
+    if (next != often.end() && *next == v) ++next;
+    else others.push_back(v);
   const int64_t size = std::min<int64_t>(most, others.size());
   for (int64_t i = 0; i < size; ++i) samples[i % 2].push_back(others[i * others.size() / size]);
 

@@ -17,7 +17,7 @@ struct Sketch {
   const double* reference;  // [rows of the chunk]: an estimate of lse; how far it is off must not vary much in a block
 };
 
-// The estimate, from a thirty-second of the vocabulary: the columns that rows pick most often hold most of the mass of
+// The estimate, from a sixty-fourth of the vocabulary: the columns that rows pick most often hold most of the mass of
 // most rows, and an even sample of the others tells the rest. (From the picks alone, or from a running lse over the
 // vocabulary, the sketch of a half-trained model was a quarter off; from both, a thirtieth.)
 template <class T>

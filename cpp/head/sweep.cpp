@@ -5,13 +5,8 @@
 namespace lossk {
 namespace {
 
-// Trap: were it far below the segment's own lse, exp(z - it) would overflow.
-template <class T>
-T reference_of(const Sketch& sketch, const RowState<T>& state, int64_t row) {
-  return std::max(T(sketch.reference[row]), state.lse());
-}
-
 constexpr int64_t kRowBlock = 192;  // rows whose logits are made at a time: 288 KB of float, in L2 for the epilogue
+constexpr int64_t kShare = 384;     // rows that may go to another worker: whole row blocks, and a sketch's blocks too
 
 }  // namespace
 
@@ -56,14 +51,18 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked, 
   const Scratch memory(head_.op, head_.segments() * count_ * sizeof(RowState<T>));
   auto* states = memory.get<RowState<T>>();
   const auto one_row = full ? head_.epilogue.stats_full : head_.epilogue.stats_lse;
-  parallel_items(head_.segments(), workers_, [&](int64_t worker, int64_t s) {
+  // Where there are fewer segments than workers, their rows are shared too.
+  const int64_t share = round_up(ceil_div(count_, ceil_div(workers_, std::max<int64_t>(1, head_.segments()))), kShare);
+  const int64_t shares = ceil_div(count_, std::max<int64_t>(1, share));
+  parallel_items(head_.segments() * shares, workers_, [&](int64_t worker, int64_t item) {
+    const int64_t s = item / shares, begin = item % shares * share, end = std::min(begin + share, count_);
     auto* weight = weight_.template get<char>(worker);
     Segment<T> segment;
     head_.load(s, segment);
     head_.pack_weight(s, weight);
     alignas(64) T weights[kSegment] = {}, mass[kSegment] = {};  // of a row, of a sketch's block
-    for (int64_t r0 = 0; r0 < count_; r0 += kRowBlock) {
-      const int64_t r1 = std::min(r0 + kRowBlock, count_);
+    for (int64_t r0 = begin; r0 < end; r0 += kRowBlock) {
+      const int64_t r1 = std::min(r0 + kRowBlock, end);
       T* raw = keep ? block_.template get<T>() + s * block_stride_ + r0 * kSegment : tile_.template get<T>(worker);
       logits(r0, r1, segment.count, weight, raw);
       for (int64_t r = r0; r < r1; ++r) {
@@ -73,8 +72,10 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked, 
             segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks, state,
             sketch ? weights : nullptr);
         if (sketch == nullptr) continue;
-        if (state.sum > 0) head_.epilogue.add(std::exp(state.max - reference_of(*sketch, state, r)), weights, mass);
-        if ((r + 1) % Sketch::kRows != 0 && r + 1 < count_) continue;
+        // Trap: relative to an estimate far below the segment's own maximum, exp would overflow.
+        const T beside = std::min(state.max - T(sketch->reference[r]), T(0));
+        if (state.sum > 0) head_.epilogue.add(std::exp(beside), weights, mass);
+        if ((r + 1) % Sketch::kRows != 0 && r + 1 < end) continue;
         c10::BFloat16* out = sketch->data + (begin_ + r) / Sketch::kRows * head_.vocab + segment.first;
         for (int64_t v = 0; v < segment.count; ++v) out[v] = float(mass[v]);
         std::fill_n(mass, kSegment, T(0));
@@ -94,19 +95,23 @@ void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked, 
 template <class T>
 void Sweep<T>::correct(const Sketch& sketch, const RowState<T>* states, const RowState<double>* merged) const {
   parallel_ranges(ceil_div(count_, Sketch::kRows), [&](int64_t b0, int64_t b1) {
-    for (int64_t b = b0; b < b1; ++b)
+    for (int64_t b = b0; b < b1; ++b) {
+      const int64_t r0 = b * Sketch::kRows, r1 = std::min(r0 + Sketch::kRows, count_);
+      T lse[Sketch::kRows];
+      for (int64_t r = r0; r < r1; ++r) lse[r - r0] = T(merged[r].lse());
       for (int64_t s = 0; s < head_.segments(); ++s) {
-        double made = 0, right = 0;
-        for (int64_t r = b * Sketch::kRows; r < std::min((b + 1) * Sketch::kRows, count_); ++r) {
-          const RowState<T>& state = states[s * count_ + r];
-          if (state.sum == 0) continue;
-          made += state.sum * std::exp(state.max - reference_of(sketch, state, r));
-          right += state.sum * std::exp(state.max - T(merged[r].lse()));
-        }
+        const int64_t columns = std::min(kSegment, head_.vocab - s * kSegment);
         c10::BFloat16* out = sketch.data + (begin_ / Sketch::kRows + b) * head_.vocab + s * kSegment;
-        for (int64_t v = 0; v < std::min(kSegment, head_.vocab - s * kSegment) && made > 0; ++v)
-          out[v] = float(out[v] * (right / made));
+        double made = 0, right = 0;
+        for (int64_t v = 0; v < columns; ++v) made += float(out[v]);
+        for (int64_t r = r0; r < r1; ++r) {
+          const RowState<T>& state = states[s * count_ + r];
+          if (state.sum > 0) right += state.sum * std::exp(state.max - lse[r - r0]);
+        }
+        const float factor = made > 0 ? float(right / made) : 0.0f;
+        for (int64_t v = 0; v < columns; ++v) out[v] = float(out[v]) * factor;
       }
+    }
   });
 }
 
