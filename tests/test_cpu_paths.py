@@ -15,7 +15,8 @@ from problem import DTYPES, assert_matches, random_problem
 assert lossk.build_info()["cpu"]["float32"] == "NAME", lossk.build_info()
 torch.manual_seed(0)
 for dtype in DTYPES:
-    for options in (dict(), dict(softcap=3.0, label_smoothing=0.1, margin=0.3, bias=True, token_scale=True)):
+    every = dict(margin=0.3, bias=True, token_scale=True)
+    for options in (dict(), dict(softcap=3.0, label_smoothing=0.1, **every), dict(tau=2.0**-30, softcap=3.0, **every)):
         for reduction in ("mean", "none"):
             p = random_problem(37, 1003, 45, dtype, reduction=reduction, **options)
             assert_matches(p, lossk.linear_cross_entropy, reference.linear_cross_entropy)

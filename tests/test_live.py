@@ -5,6 +5,7 @@ import math
 import lossk
 import pytest
 import torch
+from live import Sketches, check, sketch_of
 from lossk import linear_cross_entropy, reference
 from lossk.reference.live import BLOCK, block_sums, live_columns
 from problem import (
@@ -17,48 +18,11 @@ from problem import (
     random_problem,
 )
 from tolerance import assert_as_good_as_torch, assert_identical, relative_error
-from torch.utils._python_dispatch import TorchDispatchMode
 
 LIVE_OPTIONS = {
     name: option | ({"label_smoothing": 0.0} if option.get("softcap") and option.get("label_smoothing") else {})
     for name, option in OPTIONS.items()
 } | {"everything_dense": OPTIONS["everything_hard"] | {"softcap": None}}
-
-
-class Sketches(TorchDispatchMode):
-    """Keeps what linear_stats leaves for a backward over live columns."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **kwargs or {})
-        if function is torch.ops.lossk.linear_stats.default:
-            self.seen.append(result[4])
-        return result
-
-
-def sketch_of(problem):
-    with Sketches() as sketches:
-        linear_cross_entropy(**problem.leaves().arguments())
-    assert len(sketches.seen) == 1
-    return sketches.seen[0]
-
-
-MISSING_FLOOR = 2.0**-18  # what a row's dead columns had is a difference: its error is that of the row's total
-
-
-def check(problem, **how):
-    """As good as torch would be with the same live columns."""
-    sketch = sketch_of(problem)
-    if problem.tensors["input"].dtype == torch.float32:
-        how = {"floor": MISSING_FLOOR} | how
-
-    def filtered(*args, **options):
-        return reference.linear_cross_entropy(*args, sketch=sketch, **options)
-
-    return assert_matches(problem, linear_cross_entropy, filtered, **how)
 
 
 def exact(problem):
@@ -341,6 +305,14 @@ def test_compiles_without_a_graph_break(dynamic, reduction, device):
             for name, x in p.gradients(compiled).items():
                 assert_identical(x, eager[name], name)
         assert not reports or len(reports) == 1
+
+
+@each_reduction
+def test_meta_shapes_and_dtypes(reduction):
+    p = random_problem(300, 403, 40, torch.bfloat16, reduction=reduction, tau=0.2, bias=True)
+    real, meta = p.gradients(linear_cross_entropy), p.map(lambda x: x.to("meta")).gradients(linear_cross_entropy)
+    for name, x in real.items():
+        assert meta[name].is_meta and (meta[name].shape, meta[name].dtype) == (x.shape, x.dtype), name
 
 
 @each_reduction

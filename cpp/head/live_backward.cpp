@@ -144,6 +144,7 @@ class LiveBackward {
   }
   const c10::BFloat16* sketch_of(const Tensor& sketch) const {
     const int64_t blocks = ceil_div(head_.total, Sketch::kRows);
+    Sketch::check_vocab(args_.op, head_.vocab);
     check_tensor(args_.op, "sketch", sketch, {blocks, head_.vocab}, ScalarType::BFloat16);
     check(sketch.is_contiguous(), args_.op, ": sketch must be contiguous");
     return data<c10::BFloat16>(sketch);

@@ -12,6 +12,9 @@ namespace lossk {
 // Sum of p over each block of active rows, [blocks, V]. Made segment by segment while lse is unknown, of
 // exp(z - reference); once lse is known each block's part of a segment gets the factor that makes its total right.
 struct Sketch {
+  static void check_vocab(const char* op, int64_t vocab) {  // lists of columns are int32
+    check(vocab < int64_t(1) << 31, op, ": with tau linear_weight must have fewer than 2^31 rows, got ", vocab);
+  }
   static constexpr int64_t kRows = 128;  // of one block
   c10::BFloat16* data;
   const double* reference;  // [rows of the chunk]: an estimate of lse; how far it is off must not vary much in a block

@@ -19,6 +19,7 @@ StatsOutputs stats_of(const HeadArgs& args, bool full, bool sketched) {
   Tensor logits = zeros(args.op, args.input, {n, head.picks}, scalar_type_of<T>);
   Tensor logp = zeros(args.op, args.input, {n, head.picks}, scalar_type_of<T>);
   Tensor argmax = zeros(args.op, args.input, {full ? n : 0}, ScalarType::Long);
+  if (sketched) Sketch::check_vocab(args.op, head.vocab);
   // Its shape must not depend on how many rows are active: the blocks of those that are come first, then zeros.
   Tensor sketch =
       zeros(args.op, args.input, {sketched ? ceil_div(n, Sketch::kRows) : 0, head.vocab}, ScalarType::BFloat16);

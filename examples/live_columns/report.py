@@ -9,7 +9,7 @@ from .plot import METHOD, draw
 
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 COLUMNS = (
-    "live", "dropped mass", "dlogits error (predicted)", "dE error", "worst row (cosine)", "dC error",
+    "live", "dropped mass", "dlogits error (at most)", "dE error", "worst row (cosine)", "dC error",
     "worst row (cosine)", "vocabulary without gradient", "time",
 )  # fmt: skip
 

@@ -35,7 +35,7 @@ def live_report():
 
 def record(live):
     """live [4, blocks], of linear_live_backward in cpp/ops.cpp; blocks without rows are zero."""
-    if not _listeners or type(live) is not torch.Tensor:  # being traced
+    if not _listeners or type(live) is not torch.Tensor or live.is_meta:  # being traced
         return
     share, mass, error, norm = live[:, live.ne(0).any(0)].double()
     report = LiveReport(share.mean().item(), mass.float(), (error.sum() / norm.sum()).sqrt().item())
