@@ -12,10 +12,12 @@ from problem import (
     FLOAT32_AND_HALVES,
     OPTIONS,
     SHAPES,
+    Problem,
     assert_matches,
     each_dtype,
     each_reduction,
     random_problem,
+    wide,
 )
 from tolerance import assert_as_good_as_torch, assert_identical, relative_error
 
@@ -118,6 +120,57 @@ def test_strides_and_leading_shapes(reduction, device):
     )
     for name, x in strided.gradients(linear_cross_entropy).items():
         assert_identical(x, flat[name], name)
+
+
+@each_reduction
+@pytest.mark.parametrize(("rows", "vocab", "dim"), [(150, 200, 0), (0, 200, 8), (0, 0, 8), (0, 0, 0)])
+def test_empty_matrices(rows, vocab, dim, reduction, device):
+    tensors = dict(input=torch.zeros(rows, dim), linear_weight=torch.zeros(vocab, dim), linear_bias=torch.randn(vocab))
+    target = torch.zeros(rows, dtype=torch.int64)
+    p = Problem(tensors | {"target": target}, {"reduction": reduction, "tau": 0.9})
+    exact_head = p.with_(tau=None).gradients(linear_cross_entropy)
+    for name, x in p.gradients(linear_cross_entropy).items():
+        assert x.shape == exact_head[name].shape, name
+    if rows:
+        check(p)
+
+
+@each_dtype()
+@pytest.mark.parametrize("fill", [True, False])
+def test_every_statistic_has_live_gradients(fill, dtype, device):
+    rows, vocab, dim, entries = 200, 1003, 40, 2
+    acc = wide(dtype)
+    x = torch.randn(rows, dim, device=device).to(dtype).requires_grad_()
+    w = (16 * torch.randn(vocab, dim, device=device) / dim**0.5).to(dtype).requires_grad_()
+    index = torch.stack([torch.randperm(vocab, device=device)[:entries] for _ in range(rows)])
+    aux = torch.rand(vocab, dtype=acc, device=device)
+    op = torch.ops.lossk.linear_stats
+    stats, logits, logp, _, sketch = op(x, w, None, None, index, aux, None, 0.0, 0.0, True, 0.9, fill)
+    upstream = {
+        k: torch.randn(rows, dtype=torch.float64)
+        for k in ("lse", "lse_excl", "mean_logit", "entropy", "lse2", "aux_mean")
+    }
+    at = torch.randn(rows, entries, dtype=torch.float64)
+    names = lossk._head_ops.STATS
+    loss = sum((g.to(acc) * stats[names.index(k)]).sum() for k, g in upstream.items())
+    (loss + (at.to(acc) * (logits + logp)).sum()).backward()
+
+    def expected(kind):
+        e, c = x.detach().to(kind), w.detach().to(kind)
+        z = (e @ c.T).to(torch.float64 if kind == torch.float64 else acc).requires_grad_()
+        s = reference.linear_stats(z, torch.eye(vocab, dtype=z.dtype), index, aux=aux.to(z.dtype))
+        loss = sum((g.to(z.dtype) * getattr(s, k)).sum() for k, g in upstream.items())
+        loss = loss + (at.to(z.dtype) * (2 * s.logits - s.lse[:, None])).sum()
+        (g,) = torch.autograd.grad(loss, z)
+        picked = torch.zeros(rows, vocab, dtype=torch.bool).scatter_(1, index, True)
+        live = live_columns(sketch.to(z.dtype), picked, 2.0**-12)  # never a larger tau: these gradients decay slowly
+        assert live.double().mean() < 0.69
+        g = reference.live.filtered(g, sketch.to(z.dtype), live, fill).to(kind)
+        return g @ c, g.T @ e
+
+    right, torchs = expected(torch.float64), expected(dtype)
+    for ours, exact_grad, baseline in zip((x.grad, w.grad), right, torchs):
+        assert_as_good_as_torch(ours, exact_grad, baseline, floor=2.0**-14 if dtype == torch.float32 else None)
 
 
 # ---- the sketch ------------------------------------------------------------------------------------------------------

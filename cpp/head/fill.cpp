@@ -80,7 +80,7 @@ void Fill<T>::add_input(T* grad_input, GradSums<T>* sums) const {
   // mixed [terms, D] = q weight, and q bias: segments in order, one owner for each column of D
   const Scratch mixed(head_.op, terms_ * dim * sizeof(T)), q(head_.op, terms_ * kSegment * sizeof(T), most);
   const Scratch q_panels(head_.op, p.bytes(terms_, p.mr, kSegment), most);
-  const int64_t panels = ceil_div(dim, p.nr), shares = std::min(panels, most);
+  const int64_t panels = ceil_div(dim, p.nr), shares = std::clamp<int64_t>(panels, 1, most);
   const Scratch weight(head_.op, p.bytes(ceil_div(panels, shares) * p.nr, p.nr, kSegment), most);
   std::vector<T> bias(terms_);
   std::fill_n(mixed.get<T>(), terms_ * dim, T(0));

@@ -58,7 +58,7 @@ struct Rows {
 };
 
 // d weight summed over the blocks, unrounded, at the columns that are live in any: in place where d weight is not
-// rounded. In large pieces otherwise, which can be given back one by one while the rounded d weight comes to be.
+// rounded; in large pieces otherwise, which can be given back one by one while the rounded d weight comes to be.
 template <class T>
 class WeightSum {
  public:
@@ -67,7 +67,7 @@ class WeightSum {
     if (!wanted) return;
     const std::vector<int32_t> any = live.any();
     const int64_t count = any.size();
-    per_piece_ = in_place_ ? head.vocab : ceil_div(kPieceBytes, dim_ * int64_t(sizeof(T)));
+    per_piece_ = in_place_ ? head.vocab : ceil_div(kPieceBytes, std::max<int64_t>(1, dim_) * int64_t(sizeof(T)));
     for (int64_t i = 0; i < count; ++i) place_[any[i]] = in_place_ ? any[i] : i;
     for (int64_t i = 0; !in_place_ && i < count; i += per_piece_)
       pieces_.emplace_back(head.op, std::min(per_piece_, count - i) * dim_ * sizeof(T));

@@ -63,7 +63,9 @@ def _head(op, input, linear_weight, linear_bias, scale, softcap, scale_name="sca
         _check.number(op, "scale", scale, expected="a finite number or a Tensor")
         scale = None if scale == 1 else input.new_full((shape.numel(),), scale, dtype=acc)
     bias = None if linear_bias is None else linear_bias.to(acc)
-    return _Head(input.reshape(-1, input.shape[-1]), linear_weight, bias, scale, float(softcap or 0), acc, shape)
+    return _Head(
+        input.reshape(shape.numel(), input.shape[-1]), linear_weight, bias, scale, float(softcap or 0), acc, shape
+    )
 
 
 # ---- cross-entropy ---------------------------------------------------------------------------------------------------
