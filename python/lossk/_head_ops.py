@@ -47,18 +47,19 @@ def _grads_like(input, linear_weight, needs_grad, input_dtype, weight_dtype):
     )
 
 
-@torch.library.register_fake("lossk::linear_stats_backward")
-def _(input, linear_weight, *args):
-    needs_grad, weight_grad_fp32 = args[-2:]
+def _backward_grads(input, linear_weight, needs_grad, weight_grad_fp32):
     weight_dtype = acc_dtype(input) if weight_grad_fp32 else linear_weight.dtype
     return _grads_like(input, linear_weight, needs_grad, input.dtype, weight_dtype)
 
 
+@torch.library.register_fake("lossk::linear_stats_backward")
+def _(input, linear_weight, *args):
+    return _backward_grads(input, linear_weight, *args[-2:])
+
+
 @torch.library.register_fake("lossk::linear_live_backward")
 def _(input, linear_weight, *args):
-    grads = torch.ops.lossk.linear_stats_backward(
-        input, linear_weight, *args[:7], *[args[7]] * 4, *args[-2:]
-    )  # fmt: skip
+    grads = _backward_grads(input, linear_weight, *args[-2:])
     return *grads, input.new_empty((4, _blocks(input.shape[0])), dtype=torch.float32)
 
 
