@@ -18,17 +18,18 @@ class Problem(NamedTuple):
     upstream: Tensor  # [N] float32: what arrives from above at an unreduced loss
 
 
-def peaked(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor]:
+def peaked(shape: Shape, seed: int = 0, gain: float = 4.5) -> tuple[Tensor, Tensor]:
     """Input and weight (float32) whose logits look trained: a Zipf prior, and contexts shared by 64 neighbouring rows.
 
-    The loss of sampled targets is about 2.6 nats at the reference shape, and most of the mass lies on few columns.
+    The loss of sampled targets is about 2.6 nats at the reference shape, and most of the mass lies on few columns; a
+    larger gain makes them fewer.
     """
     n, d, v, _ = shape
     g = torch.Generator().manual_seed(seed)
     prior = F.normalize(torch.randn(d, generator=g), dim=0)
     weight = torch.randn(v, d, generator=g) / d**0.5
     weight -= torch.arange(1, v + 1).log()[:, None] * prior
-    context = 4.5 * torch.randn(-(-n // 64), d, generator=g)
+    context = gain * torch.randn(-(-n // 64), d, generator=g)
     rows = context.repeat_interleave(64, 0)[:n] + 1.2 * torch.randn(n, d, generator=g)
     # Every row sees the prior with weight one, so that the logit of rank r gets exactly -log r.
     rows += (1 - rows @ prior)[:, None] * prior

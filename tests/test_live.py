@@ -21,6 +21,9 @@ from problem import (
 )
 from tolerance import assert_as_good_as_torch, assert_identical, relative_error
 
+from bench import problems
+from bench.shapes import Shape
+
 LIVE_OPTIONS = {
     name: option | ({"label_smoothing": 0.0} if option.get("softcap") and option.get("label_smoothing") else {})
     for name, option in OPTIONS.items()
@@ -31,22 +34,11 @@ def exact(problem):
     return problem.with_(tau=None).cast(torch.float64).gradients(reference.linear_cross_entropy)
 
 
-def language_like(rows, vocab, dim, dtype=torch.float32, *, gain=3.5, seed=0, **options):
-    """A Zipf prior and contexts that 64 neighbouring rows share, targets drawn from the model."""
-    from problem import Problem
-
-    from bench.problems import sample_targets
-
-    g = torch.Generator().manual_seed(seed)
-    weight = torch.randn(vocab, dim, generator=g) / dim**0.5
-    prior = torch.nn.functional.normalize(torch.randn(dim, generator=g), dim=0)
-    weight -= torch.arange(1, vocab + 1).log()[:, None] * prior
-    input = (torch.randn(-(-rows // 64), dim, generator=g) * gain).repeat_interleave(64, 0)[:rows]
-    input = input + torch.randn(rows, dim, generator=g) * 1.2
-    input += (1 - input @ prior)[:, None] * prior
-    target = sample_targets(input, weight, "peaked", seed)
-    tensors = dict(input=input.to(dtype), linear_weight=weight.to(dtype), target=target)
-    return Problem(tensors, options)
+def language_like(rows, vocab, dim, dtype=torch.float32, *, gain=3.5, **options):
+    """Logits like those of a trained model, targets drawn from it."""
+    input, weight = problems.peaked(Shape(rows, dim, vocab, "test"), gain=gain)
+    target = problems.sample_targets(input, weight, "peaked")
+    return Problem(dict(input=input.to(dtype), linear_weight=weight.to(dtype), target=target), options)
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,15 @@ void parallel_items(int64_t count, int64_t most, const Body& body) {
   });
 }
 
+// body(worker, begin, end) on at most `most` ranges of [0, count) that are cut at multiples of `width`; one at least.
+template <class Body>
+void parallel_shares(int64_t count, int64_t width, int64_t most, const Body& body) {
+  const int64_t panels = ceil_div(count, width), shares = std::clamp<int64_t>(panels, 1, most);
+  parallel_items(shares, most, [&](int64_t worker, int64_t i) {
+    body(worker, panels * i / shares * width, std::min(panels * (i + 1) / shares * width, count));
+  });
+}
+
 // body(begin, end) on disjoint ranges of [0, count).
 template <class Body>
 void parallel_ranges(int64_t count, const Body& body) {

@@ -78,14 +78,12 @@ void Fill<T>::add_input(T* grad_input, GradSums<T>* sums) const {
   const auto& p = head_.products;
   const int64_t dim = head_.dim, steps = p.steps(kSegment), most = workers();
   // mixed [terms, D] = q weight, and q bias: segments in order, one owner for each column of D
-  const Scratch mixed(head_.op, terms_ * dim * sizeof(T)), q(head_.op, terms_ * kSegment * sizeof(T), most);
+  const Scratch mixed(head_.op, terms_ * dim * sizeof(T)), q(head_.op, q_bytes(), most);
   const Scratch q_panels(head_.op, p.bytes(terms_, p.mr, kSegment), most);
-  const int64_t panels = ceil_div(dim, p.nr), shares = std::clamp<int64_t>(panels, 1, most);
-  const Scratch weight(head_.op, p.bytes(ceil_div(panels, shares) * p.nr, p.nr, kSegment), most);
+  const Scratch weight(head_.op, p.bytes(dim, p.nr, kSegment), most);
   std::vector<T> bias(terms_);
   std::fill_n(mixed.get<T>(), terms_ * dim, T(0));
-  parallel_items(shares, most, [&](int64_t worker, int64_t share) {
-    const int64_t d0 = panels * share / shares * p.nr, d1 = std::min(panels * (share + 1) / shares * p.nr, dim);
+  parallel_shares(dim, p.nr, most, [&](int64_t worker, int64_t d0, int64_t d1) {
     T* of = q.get<T>(worker);
     for (int64_t s = 0; s < head_.segments(); ++s) {
       weights(s, of);
@@ -93,7 +91,7 @@ void Fill<T>::add_input(T* grad_input, GradSums<T>* sums) const {
       head_.pack_weight_t(s, d0, d1, weight.get<char>(worker));
       p.gemm(
           terms_, d1 - d0, steps, q_panels.get<char>(worker), weight.get<char>(worker), mixed.get<T>() + d0, dim, true);
-      if (share != 0 || sums == nullptr) continue;
+      if (d0 != 0 || sums == nullptr) continue;
       Segment<T> segment;
       head_.load(s, segment);
       for (int64_t t = 0; t < terms_; ++t)

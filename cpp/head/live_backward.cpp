@@ -14,12 +14,12 @@ constexpr int64_t kSliceBytes = 16 << 20;  // of gathered weight, its gradient a
 
 // What the op is given for each row, checked.
 template <class T>
-struct Rows {
+struct RowTerms {
   Optional<T> stats, coef, picks;
   bool full, general;  // every statistic is there; a term other than a0 and b is wanted
   int64_t n;
 
-  Rows(const Head<T>& h, const Tensor& stats_, const Tensor& row_coef, const std::optional<Tensor>& index_coef)
+  RowTerms(const Head<T>& h, const Tensor& stats_, const Tensor& row_coef, const std::optional<Tensor>& index_coef)
       : stats(stats_),
         coef(row_coef),
         picks(index_coef),
@@ -243,7 +243,7 @@ class LiveBackward {
 
   const HeadArgs& args_;
   const Head<T> head_;
-  const Rows<T> rows_;
+  const RowTerms<T> rows_;
   const Wanted wanted_;
   const LiveColumns<T> live_;
   Fill<T> fill_;

@@ -174,9 +174,8 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
 template <class T>
 void Sweep<T>::input_grads(int64_t s0, int64_t s1, T* grad_input) const {
   // One share of the columns for each worker: each reads all of g, so more shares would only read it more often.
-  const int64_t dim = head_.dim, nr = products_.nr, panels = ceil_div(dim, nr), shares = std::min(panels, workers_);
-  parallel_items(shares, workers_, [&](int64_t worker, int64_t i) {
-    const int64_t d0 = panels * i / shares * nr, d1 = std::min(panels * (i + 1) / shares * nr, dim);
+  const int64_t dim = head_.dim;
+  parallel_shares(dim, products_.nr, workers_, [&](int64_t worker, int64_t d0, int64_t d1) {
     auto* weight = weight_.template get<char>(worker);
     for (int64_t s = s0; s < s1; ++s) {
       head_.pack_weight_t(s, d0, d1, weight);

@@ -35,7 +35,7 @@ def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, mar
 
 
 def _blocks(rows):
-    return -(-rows // 128)
+    return -(-rows // _live.BLOCK)
 
 
 def _grads_like(input, linear_weight, needs_grad, input_dtype, weight_dtype):

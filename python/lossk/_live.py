@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+BLOCK = 128  # tokens; Sketch::kRows in cpp/head/sketch.h
+
 _listeners: list[list] = []
 
 
