@@ -12,12 +12,12 @@
 namespace lossk {
 
 template <class T>
-constexpr T round_up(T x, T unit) {
+LOSSK_BOTH constexpr T round_up(T x, T unit) {
   return (x + unit - 1) / unit * unit;
 }
 
 template <class T>
-constexpr T ceil_div(T x, T unit) {
+LOSSK_BOTH constexpr T ceil_div(T x, T unit) {
   return (x + unit - 1) / unit;
 }
 

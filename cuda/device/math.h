@@ -35,6 +35,9 @@ LOSSK_DEVICE float tanh_approx(float x) {
   return y;
 }
 
+// floating-point-instructions-max: the other one where one is nan.
+LOSSK_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
+
 // floating-point-instructions-fma
 LOSSK_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 

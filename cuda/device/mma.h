@@ -35,3 +35,18 @@ LOSSK_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const 
 
 }  // namespace lossk::device
 #endif
+
+#include "device/math.h"
+
+namespace lossk::device {
+
+// float32 as it is, without tensor cores: d += a b^T, one FFMA an element.
+template <int M, int N>
+LOSSK_DEVICE void multiply_add_outer(float (&d)[M][N], const float (&a)[M], const float (&b)[N]) {
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+#pragma unroll
+    for (int j = 0; j < N; ++j) d[i][j] = multiply_add(a[i], b[j], d[i][j]);
+}
+
+}  // namespace lossk::device

@@ -65,6 +65,13 @@ LOSSK_DEVICE void bulk_store(void* to, const void* from, int bytes) {
                : "memory");
 }
 
+// data-movement-and-conversion-instructions-cp-reduce-async-bulk
+LOSSK_DEVICE void bulk_reduce_add(float* to, const void* from, int bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
+               "r"(shared_address(from)), "r"(bytes)
+               : "memory");
+}
+
 // Stores and reductions of this thread, in groups. Until at most `groups` still read shared memory; until at most
 // `groups` are not written yet.
 LOSSK_DEVICE void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }

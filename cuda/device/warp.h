@@ -9,6 +9,13 @@ namespace lossk::device {
 
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
+// PTX ISA: special-registers-laneid
+LOSSK_DEVICE int lane_index() {
+  int lane;
+  asm("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
 // PTX ISA: parallel-synchronization-and-communication-instructions-bar-warp-sync. Also orders shared memory.
 LOSSK_DEVICE void sync_warp(uint32_t mask = kAllLanes) { __syncwarp(mask); }
 

@@ -9,15 +9,15 @@
 #include <type_traits>
 
 #include "device/shared.h"
+#include "device/swizzle.h"
 
 namespace lossk::device {
-
-enum class Swizzle : int { none = 0, bytes128 = 1, bytes64 = 2, bytes32 = 3 };  // as a descriptor numbers them
 
 // PTX ISA: asynchronous-warpgroup-level-matrix-shared-memory-layout. Where a tile lies; addresses and distances in
 // bytes. Rows along K (K-major) under a swizzle: `outer` is from 8 rows to the next 8 (8 times the swizzle's width
 // where they are dense), `inner` is not used. The next 16 along K begin 32 bytes further, inside the swizzle's width.
-LOSSK_DEVICE uint64_t matrix_descriptor(uint32_t start, uint32_t inner, uint32_t outer, Swizzle swizzle) {
+LOSSK_HOST_DEVICE constexpr uint64_t matrix_descriptor(
+    uint32_t start, uint32_t inner, uint32_t outer, Swizzle swizzle) {
   return uint64_t((start & 0x3ffff) >> 4) | uint64_t((inner & 0x3ffff) >> 4) << 16 |
          uint64_t((outer & 0x3ffff) >> 4) << 32 | uint64_t(swizzle) << 62;
 }

@@ -1,0 +1,182 @@
+// Barriers of a block, mbarriers, fences, and the registers a warpgroup holds.
+#include <cstring>
+
+#include "emulator/engine/machine.h"
+
+namespace lossk::emulator {
+namespace {
+
+// An mbarrier's state is kept beside it; in memory lies a mark, so that overwriting it is noticed.
+constexpr uint64_t kMark = 0x6d62617272696572;
+
+void arrive(Thread& t, int id, int threads, bool waits) {
+  Barrier& b = t.block->barriers[id];
+  if (b.arrived && b.expected != threads)
+    fail(t.call, text("barrier %d of %d threads, but others said %d", id, threads, b.expected));
+  b.expected = threads;
+  release(b.clock);
+  if (waits) b.waiting.push_back(&t);
+  if (++b.arrived < threads) {
+    if (waits) block_running();
+    return;
+  }
+  for (Thread* w : b.waiting) {
+    w->clock.join(b.clock);
+    wake(*w);
+  }
+  b.waiting.clear();
+  b.arrived = 0;
+  b.clock = Clock(t.block->agents());
+}
+
+void arrive_named(Thread& t, int id, int threads, bool waits) {
+  if (id < 1 || id > 15 || threads <= 0 || threads % kWarpLanes)
+    fail(t.call, text("barrier %d of %d threads: ids are 1 to 15, threads a multiple of 32", id, threads));
+  arrive(t, id, threads, waits);
+}
+
+void complete_if_due(Mbarrier& m) {
+  if (m.pending || m.bytes) return;
+  ++m.phase;
+  m.pending = m.expected;
+  m.completed.join(m.arriving);
+  for (Thread* t : m.waiting) wake(*t);
+  m.waiting.clear();
+}
+
+}  // namespace
+
+void release(Clock& to) {
+  to.join(running->clock);
+  if (race_detection) ++running->clock.seen[running->index];
+}
+
+void sync_block() {
+  Thread& t = LOSSK_ENTER("sync_block");
+  arrive(t, 0, static_cast<int>(t.block->threads.size()), true);
+}
+
+void barrier_sync(int id, int threads) { arrive_named(LOSSK_ENTER("barrier_sync"), id, threads, true); }
+void barrier_arrive(int id, int threads) { arrive_named(LOSSK_ENTER("barrier_arrive"), id, threads, false); }
+
+Mbarrier& find_mbarrier(Block& b, uint32_t address, const Call& call) {
+  uint64_t mark;
+  memcpy(&mark, shared(b, address, 8, 8, call), 8);
+  auto found = b.mbarriers.find(address);
+  if (found == b.mbarriers.end() || mark != (kMark ^ address))
+    fail(call, text("no mbarrier at shared address 0x%x: not initialised, or overwritten", address));
+  Mbarrier& m = found->second;
+  if (race_detection && running && running->clock.seen[m.maker] < m.made)
+    report("race: " + call.where() + " uses an mbarrier whose initialisation no barrier ordered before");
+  return m;
+}
+
+void mbarrier_init(uint32_t address, int arrivals) {
+  Thread& t = LOSSK_ENTER("mbarrier_init");
+  if (arrivals < 1 || arrivals >= 1 << 20) fail(t.call, text("an mbarrier of %d arrivals: 1 to 2^20 - 1", arrivals));
+  const uint64_t mark = kMark ^ address;
+  memcpy(shared(*t.block, address, 8, 8, t.call), &mark, 8);
+  Mbarrier& m = t.block->mbarriers[address] = {};
+  m.expected = m.pending = arrivals;
+  m.arriving = m.completed = Clock(t.block->agents());
+  m.agent = t.block->agent_of(&m);
+  m.maker = t.index;
+  m.made = t.clock.at(t.index);
+}
+
+void mbarrier_invalidate(uint32_t address) {
+  Thread& t = LOSSK_ENTER("mbarrier_invalidate");
+  if (!find_mbarrier(*t.block, address, t.call).waiting.empty()) fail(t.call, "threads wait on this mbarrier");
+  t.block->mbarriers.erase(address);
+}
+
+void mbarrier_arrive(uint32_t address, int bytes) {
+  Thread& t = LOSSK_ENTER(bytes ? "mbarrier_arrive_expect" : "mbarrier_arrive");
+  Mbarrier& m = find_mbarrier(*t.block, address, t.call);
+  if (m.pending == 0) fail(t.call, text("more arrivals than the mbarrier's %d in phase %u", m.expected, m.phase));
+  m.bytes += bytes;
+  if (bytes < 0 || m.bytes >= 1 << 20) fail(t.call, text("%d bytes: below 2^20 in all", bytes));
+  release(m.arriving);
+  --m.pending;
+  complete_if_due(m);
+}
+
+void bytes_arrived(Mbarrier& m, int64_t bytes) {
+  m.bytes -= bytes;
+  complete_if_due(m);
+}
+
+bool mbarrier_try_wait(uint32_t address, uint32_t parity) {
+  Thread& t = LOSSK_ENTER("mbarrier_try_wait");
+  Mbarrier& m = find_mbarrier(*t.block, address, t.call);
+  t.waits_for = address;
+  t.parity = parity;
+  if ((m.phase & 1) == parity) {
+    pause_running(true);
+    return false;
+  }
+  t.clock.join(m.completed);
+  return true;
+}
+
+void mbarrier_wait(uint32_t address, uint32_t parity) {
+  Thread& t = LOSSK_ENTER("mbarrier_wait");
+  if (parity > 1) fail(t.call, text("parity %u", parity));
+  Mbarrier& m = find_mbarrier(*t.block, address, t.call);
+  t.waits_for = address;
+  t.parity = parity;
+  while ((m.phase & 1) == parity) {
+    m.waiting.push_back(&t);
+    block_running();
+  }
+  t.clock.join(m.completed);
+}
+
+// Ordinary stores by this thread, and its cp.async copies that it has waited for.
+void fence_proxy_async() {
+  Thread& t = LOSSK_ENTER("fence_proxy_async");
+  if (!race_detection) return;
+  for (int agent : {t.index, t.block->copies_of(t)}) t.clock.fenced[agent] = t.clock.seen[agent];
+}
+void fence_mbarrier_init() { fence_proxy_async(); }
+
+namespace {
+
+void all_set_registers(Block& b, Warpgroup& g) {
+  struct Request {
+    int registers;
+    bool increase;
+  };
+  const auto& first = *static_cast<const Request*>(g.arguments[0]);
+  const Call& call = g.threads[0]->call;
+  if (g.registers && (first.increase ? first.registers < g.registers : first.registers > g.registers))
+    fail(call, text("from %d to %d registers", g.registers, first.registers));
+  g.registers = first.registers;
+  int total = 0;
+  for (const Warpgroup& each : b.warpgroups) {
+    if (!each.registers) return;  // it has what the launch gave it
+    total += each.registers * kWarpgroupThreads;
+  }
+  if (total > kRegisterFile) fail(call, text("the block's warpgroups want %d registers of %d", total, kRegisterFile));
+}
+
+}  // namespace
+
+void set_registers(int registers, bool increase) {
+  const struct {
+    int registers;
+    bool increase;
+  } request{registers, increase};
+  meet_group(LOSSK_ENTER(increase ? "increase_registers" : "decrease_registers"), &request, all_set_registers);
+}
+
+void end_of_thread(Thread& t) {
+  for (const Meeting& m : t.warp->meetings)
+    if (m.mask >> t.lane & 1)
+      fail(t.call, text("lanes 0x%08x wait for this one in %s at ", m.arrived, m.what) + source_line(m.site));
+  copies_at_exit(t);
+  stores_at_exit(t);
+  products_at_exit(t);
+}
+
+}  // namespace lossk::emulator
