@@ -1,0 +1,44 @@
+// cuda/device/grid.h: kernels that start before the last one ends.
+#include "device/conformance/helpers.h"
+#include "device/grid.h"
+
+namespace lossk::test {
+namespace {
+
+constexpr int kBlocks = 5, kThreads = 64, kKernels = 4;
+
+// Each thread reads what another block of the last kernel wrote, long after that let this one start.
+__global__ void next_of_many(const uint32_t* in, uint32_t* out, uint32_t* scratch) {
+  launch_dependents();
+  const int i = blockIdx.x * blockDim.x + threadIdx.x, all = gridDim.x * blockDim.x;
+  uint32_t x = i;
+  for (int round = 0; round < 200; ++round) x = 3 * x + atomic_add(&scratch[i], 1u);
+  wait_for_grids();
+  out[i] = in[(i + kThreads + 1) % all] * 5 + (x == 12345);
+}
+void test_early_start() {
+  const auto x = random_bits(kBlocks * kThreads);
+  Buffer<uint32_t> scratch(std::vector<uint32_t>(x.size(), 0)), a(x), b(x.size()), c(x.size()), d(x.size()),
+      e(x.size());
+  const Buffer<uint32_t>* buffers[kKernels + 1] = {&a, &b, &c, &d, &e};
+  auto want = x;
+  for (int kernel = 0; kernel < kKernels; ++kernel) {
+    Launch l = blocks_of(kBlocks, kThreads);
+    l.may_start_early = kernel > 0;
+    check(
+        launch(
+            next_of_many, l, static_cast<const uint32_t*>(buffers[kernel]->data()), buffers[kernel + 1]->data(),
+            scratch.data()),
+        "launch");
+    std::vector<uint32_t> next;
+    for (size_t i = 0; i < want.size(); ++i) next.push_back(want[(i + kThreads + 1) % want.size()] * 5);
+    want = next;
+  }
+  synchronize();
+  expect_equal(e.values(), want);
+}
+LOSSK_TEST(launch_dependents) { test_early_start(); }
+LOSSK_TEST(wait_for_grids) { test_early_start(); }
+
+}  // namespace
+}  // namespace lossk::test
