@@ -13,14 +13,16 @@ torch.set_printoptions(precision=9)
 
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=None, help="seed of every test instead of the one from its name")
+    parser.addoption("--device", choices=("cpu", "cuda", "all"), default="all", help="all: cuda only where it is there")
 
 
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
         import lossk
 
+        given = metafunc.config.getoption("--device")
         cuda = torch.cuda.is_available() and lossk.build_info()["cuda"]
-        metafunc.parametrize("device", ["cpu", "cuda"] if cuda else ["cpu"])
+        metafunc.parametrize("device", [given] if given != "all" else ["cpu", "cuda"] if cuda else ["cpu"])
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,31 @@
+"""`python -m bench.gpu check|bench`: no environment of its own, no downloads; `--only` runs a part."""
+
+import argparse
+import importlib.util
+import sys
+
+MISSING = "has no torch: name a Python that has it, as in make gpu-check PYTHON=.venv/bin/python"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="device tests, package, tests and sanitizers")
+    check.add_argument("--only", action="append", metavar="STEP", help="steps with this in their name; repeatable")
+    bench = commands.add_parser("bench", help="every family of benches, into bench/results")
+    bench.add_argument("--only", action="append", metavar="FAMILY", help="this family; repeatable")
+    bench.add_argument("--commit", help="what is measured, where git is not there to ask")
+    args = parser.parse_args(argv)
+    if importlib.util.find_spec("torch") is None:
+        raise SystemExit(f"{sys.executable} {MISSING}")
+    if args.command == "check":
+        from bench.gpu.check import run_check
+
+        return run_check(args.only)
+    from bench.gpu.record import run_bench
+
+    return run_bench(args.only, args.commit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Everything that needs a GPU to be checked; where there is none, what can be checked without."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from bench.gpu.steps import Step, run_steps, summary
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build" / "gpu"
+DEVICE_TESTS, PACKAGE, SITE = FOLDER / "device", FOLDER / "package", FOLDER / "site"
+PROGRAMS = ("conformance", "kernels")
+SANITIZERS = ("memcheck", "racecheck", "synccheck")
+NO_DEVICE = "no CUDA device"
+BUILD_TESTS, BUILD_PACKAGE = "build device tests", "build package"
+
+
+def architecture(capability: tuple[int, int]) -> str:
+    """What to compile for. Code for 8.0 runs on every 8.x; Hopper's own instructions need the a."""
+    major, minor = capability
+    return {8: "80", 9: "90a"}.get(major, f"{major}{minor}")
+
+
+def build_tests(arch: str) -> Step:
+    folder = str(DEVICE_TESTS)
+    configure = ["cmake", "-S", "tests/device", "-B", folder, "-G", "Ninja", f"-DLOSSK_GPU={arch}"]
+    return Step(BUILD_TESTS, [configure, ["cmake", "--build", folder]], limit=300)
+
+
+def pytest(*arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", "--device=cuda", "-q", *arguments]
+    if importlib.util.find_spec("torch_abi_audit") is None:  # a GPU does not change the ABI: audited elsewhere
+        command.append("--ignore=tests/test_build.py")
+    return command
+
+
+def steps_with(capability: tuple[int, int]) -> list[Step]:
+    """On a GPU of this compute capability."""
+    arch = architecture(capability)
+    steps = [build_tests(arch)]
+    program = {name: str(DEVICE_TESTS / name) for name in PROGRAMS}
+    for name in PROGRAMS:
+        steps.append(Step(name, [[program[name]]], limit=120, expects=" 0 failed", needs=BUILD_TESTS))
+    install = [sys.executable, "-m", "pip", "install", "--verbose", "--no-build-isolation", "--no-deps", "--no-index"]
+    install += ["--no-compile", "--upgrade", "--target", str(SITE), f"-Cbuild-dir={PACKAGE}"]
+    install += ["-Ccmake.define.LOSSK_CUDA=ON", f"-Ccmake.define.LOSSK_SM={arch.rstrip('a')}", "."]
+    steps.append(Step(BUILD_PACKAGE, [install], limit=400))
+    environment = {"PYTHONPATH": str(SITE)}
+    steps.append(Step("pytest", [pytest()], limit=500, needs=BUILD_PACKAGE, environment=environment))
+    for tool in SANITIZERS:
+        for name in PROGRAMS:
+            command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", program[name]]
+            seeds = {"LOSSK_SEEDS": "1"}  # each kernel takes tens of times as long
+            steps.append(
+                Step(f"{tool} {name}", [command], 200, expects=" 0 failed", needs=BUILD_TESTS, environment=seeds)
+            )
+    return steps
+
+
+def steps_without() -> list[Step]:
+    """Without a GPU: the programs compile, load and notice; the tests are found."""
+    run = [Step(name, [[str(DEVICE_TESTS / name)]], 60, expects=NO_DEVICE, needs=BUILD_TESTS) for name in PROGRAMS]
+    return [build_tests("90a"), *run, Step("collect tests", [pytest("--collect-only")], limit=120)]
+
+
+def select(steps: list[Step], only: list[str] | None) -> list[Step]:
+    return [step for step in steps if not only or any(part in step.name for part in only)]
+
+
+def run_check(only: list[str] | None = None) -> int:
+    import torch
+
+    # Programs of the Python that runs this, cmake and ninja above all, also where its folder is not on the path.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    there = torch.cuda.is_available()
+    steps = steps_with(torch.cuda.get_device_capability()) if there else steps_without()
+    outcomes = run_steps(select(steps, only), FOLDER, ROOT)
+    print("\n" + summary(outcomes))
+    if not there:
+        unseen = {step.name for step in select(steps_with((9, 0)), only)} - {BUILD_TESTS}
+        print(f"{NO_DEVICE}: {len(unseen)} steps not run")
+    return int(not outcomes or not all(outcome.ok for outcome in outcomes))

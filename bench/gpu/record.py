@@ -1,0 +1,85 @@
+"""Results of the families as JSON, with what they depend on and nothing that names the machine or its user."""
+
+import json
+import re
+import subprocess
+import sys
+import traceback
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from bench.gpu.check import FOLDER, NO_DEVICE, ROOT
+from bench.gpu.families import FAMILIES, Clock
+
+RESULTS = ROOT / "bench" / "results"
+DRY_RESULTS = FOLDER / "bench"
+
+
+def folder_name(gpu: str) -> str:
+    """NVIDIA H200 -> h200."""
+    words = re.findall(r"[a-z0-9.]+", gpu.lower())
+    return "-".join(word for word in words if word not in ("nvidia", "geforce", "graphics", "device"))
+
+
+def _say(*command: str) -> str | None:
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    except OSError:
+        return None
+    return run.stdout.strip() if run.returncode == 0 else None
+
+
+def git_commit() -> str:
+    git = ("git", "-c", "safe.directory=*")  # a copy that belongs to someone else is as good
+    commit = _say(*git, "rev-parse", "HEAD")
+    if not commit:
+        return "unknown"
+    changed = _say(*git, "status", "--porcelain", "--", ".", ":!bench/results")
+    return f"{commit} and changes" if changed else commit
+
+
+def machine(commit: str | None = None) -> dict:
+    there = torch.cuda.is_available()
+    driver = _say("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if there else None
+    return {
+        "gpu": torch.cuda.get_device_name() if there else None,
+        "driver": driver.splitlines()[0] if driver else None,
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "commit": commit or git_commit(),
+    }
+
+
+def write(folder: Path, name: str, facts: dict, rows: list[dict]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({"family": name, "machine": facts, "rows": rows}, indent=2) + "\n")
+    return path
+
+
+def run_bench(only: list[str] | None = None, commit: str | None = None) -> int:
+    """Every family in turn; one that fails does not stop the others."""
+    unknown = set(only or ()) - set(FAMILIES)
+    if unknown:
+        raise SystemExit(f"no family {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}")
+    facts = machine(commit)
+    if facts["gpu"]:
+        clock, folder = Clock("cuda"), RESULTS / folder_name(facts["gpu"])
+    else:
+        print(f"{NO_DEVICE}: a dry run on the CPU, whose numbers mean nothing")
+        clock, folder = Clock("cpu"), DRY_RESULTS
+    failed = 0
+    for name in only or FAMILIES:
+        try:
+            rows = FAMILIES[name](clock)
+        except Exception:
+            traceback.print_exc(file=sys.stdout)
+            failed += 1
+            continue
+        print(f"{name}: {write(folder, name, facts, rows).relative_to(ROOT)}")
+        for row in rows:
+            print("  " + ", ".join(f"{key} {value}" for key, value in row.items()))
+    return int(failed > 0)

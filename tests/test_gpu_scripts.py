@@ -1,0 +1,162 @@
+"""The scripts for a machine with a GPU, without one: steps, their plans, benches and what is written of them."""
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.gpu import __main__ as gpu
+from bench.gpu import check, record
+from bench.gpu.families import FAMILIES, ROUNDS, Clock
+from bench.gpu.steps import Step, log_file, run_steps, summary
+
+
+def python(script: str) -> list[str]:
+    return [sys.executable, "-c", script]
+
+
+def test_a_failing_step_stops_only_what_needs_it(tmp_path, capsys):
+    steps = [
+        Step("build", [python("print('first')"), python("print('why'); exit(3)"), python("print('never')")], 30),
+        Step("run", [python("print('never')")], 30, needs="build"),
+        Step("missing", [["no-such-program"]], 30),
+        Step("after", [python("import os; print(os.environ['GIVEN'])")], 30, environment={"GIVEN": "heard"}),
+        Step("empty", [python("print('0 passed, 0 failed')")], 30, expects="1 passed"),
+    ]
+    outcomes = run_steps(steps, tmp_path, tmp_path)
+    assert {o.name: o.result for o in outcomes} == {
+        "build": "exit status 3",
+        "run": "not run without build",
+        "missing": "cannot run no-such-program",
+        "after": "ok",
+        "empty": "does not say '1 passed'",
+    }
+    log = log_file(tmp_path, "build").read_text()
+    assert "first" in log and "never" not in log
+    assert "heard" in log_file(tmp_path, "after").read_text()
+    assert not log_file(tmp_path, "run").exists()
+    assert "  why" in capsys.readouterr().out  # the end of the failed step's log
+    assert summary(outcomes).splitlines()[0].split() == ["step", "result", "seconds"]
+    assert len({len(line) for line in summary(outcomes).splitlines()}) == 1
+
+
+def test_a_step_over_its_time_ends_with_its_children(tmp_path):
+    script = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    start = time.monotonic()
+    [outcome] = run_steps([Step("slow", [python(script)], 1)], tmp_path, tmp_path)
+    assert outcome.result == "over its time" and time.monotonic() - start < 20
+    pid = int(log_file(tmp_path, "slow").read_text().split()[-1])
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":  # dead; whoever inherited it has not looked yet
+            return
+        time.sleep(0.05)
+    pytest.fail("the child of a step outlived it")
+
+
+def test_plans():
+    hopper, ampere = check.steps_with((9, 0)), check.steps_with((8, 6))
+    names = [step.name for step in hopper]
+    assert names[:5] == ["build device tests", "conformance", "kernels", "build package", "pytest"]
+    assert set(names[5:]) == {f"{tool} {program}" for tool in check.SANITIZERS for program in check.PROGRAMS}
+    assert "-DLOSSK_GPU=90a" in hopper[0].commands[0] and "-DLOSSK_GPU=80" in ampere[0].commands[0]
+    assert "-Ccmake.define.LOSSK_SM=90" in hopper[3].commands[0]
+    assert "-Ccmake.define.LOSSK_SM=80" in ampere[3].commands[0]
+    assert check.architecture((10, 0)) == "100"
+    for step in hopper:
+        assert 0 < step.limit < 600
+        assert step.needs in ("", *names)
+        if "--tool" in step.commands[0]:
+            assert step.environment == {"LOSSK_SEEDS": "1"} and "--error-exitcode" in step.commands[0]
+    assert [step.name for step in check.select(hopper, ["memcheck", "build device"])] == [
+        "build device tests",
+        "memcheck conformance",
+        "memcheck kernels",
+    ]
+
+
+def test_without_a_gpu_the_check_says_what_was_not_run(monkeypatch, tmp_path, capsys):
+    steps = [Step(name, [python("pass")], 30) for name in ("build device tests", "conformance")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(check, "steps_without", lambda: steps)
+    monkeypatch.setattr(check, "FOLDER", tmp_path)
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    assert gpu.main(["check"]) == 0
+    assert capsys.readouterr().out.endswith("no CUDA device: 10 steps not run\n")
+    assert gpu.main(["check", "--only", "nothing of this name"]) == 1
+    steps.append(Step("collect tests", [python("exit(1)")], 30))
+    assert gpu.main(["check"]) == 1
+
+
+def test_with_a_gpu_the_check_is_for_its_architecture(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(
+        check, "steps_with", lambda capability: asked.append(capability) or [Step("a", [python("pass")], 30)]
+    )
+    monkeypatch.setattr(check, "FOLDER", tmp_path)
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    assert gpu.main(["check"]) == 0 and asked == [(9, 0)]
+    assert "no CUDA device" not in capsys.readouterr().out
+
+
+def test_without_a_gpu_the_benches_run_dry_and_write_no_results(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(record, "DRY_RESULTS", tmp_path / "dry")
+    assert gpu.main(["bench", "--commit", "abc"]) == 0
+    assert "no CUDA device" in capsys.readouterr().out
+    assert not (tmp_path / "results").exists()
+    result = json.loads((tmp_path / "dry" / "ceilings.json").read_text())
+    assert result["machine"].keys() == {"gpu", "driver", "cuda", "torch", "date", "commit"}
+    assert result["machine"]["commit"] == "abc"
+    assert [row["name"] for row in result["rows"]] == ["matmul bf16", "copy"]
+    assert all(row["ms"] > 0 for row in result["rows"])
+    with pytest.raises(SystemExit, match="no family nothing"):
+        gpu.main(["bench", "--only", "nothing"])
+
+
+def test_a_family_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
+    def broken(clock: Clock) -> list:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "DRY_RESULTS", tmp_path)
+    monkeypatch.setattr(record, "FAMILIES", {"broken": broken, "sound": lambda clock: [{"name": "x", "ms": 1}]})
+    assert record.run_bench() == 1
+    assert "out of memory" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["sound.json"]
+
+
+@pytest.mark.parametrize(
+    "gpu_name, folder",
+    [("NVIDIA H200", "h200"), ("NVIDIA H100 80GB HBM3", "h100-80gb-hbm3"), ("NVIDIA GeForce RTX 4090", "rtx-4090")],
+)
+def test_results_lie_in_a_folder_of_the_gpus_name(gpu_name, folder):
+    assert record.folder_name(gpu_name) == folder
+
+
+def test_commit(monkeypatch, tmp_path):
+    assert re.fullmatch(r"unknown|[0-9a-f]{40}( and changes)?", record.git_commit())
+    monkeypatch.setattr(record, "ROOT", tmp_path)  # a copy without git
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert record.git_commit() == "unknown"
+
+
+def test_clock_times_each_round_after_a_warm_up():
+    runs = []
+    assert len(Clock("cpu").milliseconds(lambda: runs.append(time.sleep(0.001)))) == ROUNDS
+    assert len(runs) == ROUNDS + 1
+    assert min(Clock("cpu").milliseconds(lambda: time.sleep(0.002))) >= 2
+    assert "ceilings" in FAMILIES
