@@ -3,10 +3,10 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN := $(VENV)/bin
-CPP := $(shell find cpp cuda -type f -regex ".*\.\(h\|cpp\|cuh\|cu\)" 2>/dev/null)
+CPP := $(shell find cpp cuda tests/device -type f -regex ".*\.\(h\|cpp\|cuh\|cu\)" 2>/dev/null)
 SOURCES := pyproject.toml CMakeLists.txt $(CPP)
 
-.PHONY: demo live-columns test test-slow bench bench-check format lint clean
+.PHONY: demo live-columns test test-slow bench bench-check emulator emulator-check cuda-check gpu-check gpu-bench format lint clean
 
 demo: $(VENV)/installed  ## train a small language model with torch's head and with lossk's, side by side
 	$(BIN)/lossk demo
@@ -28,6 +28,26 @@ bench: $(VENV)/benches  ## ten minutes: every contender, then the table in the R
 bench-check: $(VENV)/installed  ## two minutes: ratios against the committed baseline
 	$(BIN)/python -m bench.check
 
+emulator: $(VENV)/builders  ## the tests of the CUDA kernels, built for a CPU
+	$(BIN)/cmake -G Ninja -S tests/device -B build/emulator -DCMAKE_BUILD_TYPE=None -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
+	$(BIN)/cmake --build build/emulator
+
+emulator-check: emulator  ## five minutes: they pass, in three builds, and every seeded bug is found
+	$(BIN)/ctest --test-dir build/emulator --verbose --parallel 2
+	$(BIN)/python tests/device/mutants.py build/emulator
+
+cuda-check: $(VENV)/nvcc/installed  ## a minute, no GPU: every kernel's registers, spills and instructions
+	$(BIN)/python cuda/check.py --nvcc $(VENV)/nvcc/nvidia/cu13/bin/nvcc
+
+# PYTHON as it is where it has torch, for a GPU's machine may have no network; else the environment.
+TORCH_PYTHON := $(shell $(PYTHON) -c "import importlib.util as u; print('$(PYTHON)' if u.find_spec('torch') else '')" 2>/dev/null)
+
+gpu-check: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: device tests, package, tests, sanitizers
+	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu check
+
+gpu-bench: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: the benches of bench/gpu, into bench/results
+	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu bench
+
 lint: $(VENV)/linters
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
@@ -42,9 +62,13 @@ $(VENV)/python:
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	touch $@
 
-$(VENV)/installed: $(VENV)/python $(SOURCES)
+$(VENV)/builders: $(VENV)/python
+	$(BIN)/python -m pip install --quiet "cmake>=3.28" ninja
+	touch $@
+
+$(VENV)/installed: $(VENV)/builders $(SOURCES)
 	$(BIN)/python -m pip install "$(TORCH)"
-	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0" "cmake>=3.28" ninja
+	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0"
 	$(BIN)/python -m pip install --no-build-isolation --editable ".[test]"
 	touch $@
 
@@ -55,6 +79,12 @@ $(VENV)/benches: $(VENV)/installed
 
 $(VENV)/linters: $(VENV)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --group lint
+	touch $@
+
+# In a folder of its own: torch may bring other releases of the same packages.
+$(VENV)/nvcc/installed: $(VENV)/python pyproject.toml
+	rm -rf $(VENV)/nvcc
+	$(BIN)/python -m pip install --quiet --target $(VENV)/nvcc --group nvcc
 	touch $@
 
 clean:
