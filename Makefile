@@ -50,7 +50,7 @@ gpu-bench: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: the benches of
 
 lint: $(VENV)/linters
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	@$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: $(VENV)/linters
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -17,8 +17,8 @@ struct TileOrder {
     const int64_t in_band = int64_t{band} * columns;
     const int first = static_cast<int>(i / in_band) * band;
     const int height = rows - first < band ? rows - first : band;  // the last band may be lower
-    const auto rest = static_cast<int>(i % in_band);
-    return {first + rest % height, rest / height};
+    const int64_t rest = i % in_band;
+    return {first + static_cast<int>(rest % height), static_cast<int>(rest / height)};
   }
 };
 
