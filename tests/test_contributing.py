@@ -30,7 +30,7 @@ def test_a_kernel_written_by_the_page_runs(tmp_path):
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("conformance", "faults", "lse.cu")
         )
     shutil.rmtree(tmp_path / "cuda/head/lse")
-    (tmp_path / "tests/device/emulated.cpp").write_text("")
+    (tmp_path / "tests/device/library.cpp").write_text("")
     for name in ("Makefile", "pyproject.toml", "CMakeLists.txt"):
         shutil.copy(ROOT / name, tmp_path / name)
     for name, content in FILES:

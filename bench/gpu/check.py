@@ -22,6 +22,11 @@ def architecture(capability: tuple[int, int]) -> str:
     return {8: "80", 9: "90a"}.get(major, f"{major}{minor}")
 
 
+def search_path() -> str:
+    """Programs of the Python that runs this first, cmake and ninja above all: its folder may not be on the path."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
 def build_tests(arch: str) -> Step:
     folder = str(DEVICE_TESTS)
     configure = ["cmake", "-S", "tests/device", "-B", folder, "-G", "Ninja", f"-DLOSSK_GPU={arch}"]
@@ -71,8 +76,7 @@ def select(steps: list[Step], only: list[str] | None) -> list[Step]:
 def run_check(only: list[str] | None = None) -> int:
     import torch
 
-    # Programs of the Python that runs this, cmake and ninja above all, also where its folder is not on the path.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    os.environ["PATH"] = search_path()
     there = torch.cuda.is_available()
     steps = steps_with(torch.cuda.get_device_capability()) if there else steps_without()
     outcomes = run_steps(select(steps, only), FOLDER, ROOT)

@@ -2,12 +2,14 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from bench.timing import spread
+from bench.shapes import SHAPES, Shape
+from bench.timing import ratio, spread
+from tests import kernels
 
 Row = dict[str, Any]
 FAMILIES: dict[str, Callable[["Clock"], list[Row]]] = {}
@@ -31,22 +33,34 @@ class Clock:
     def size(self, full: int, dry: int) -> int:
         return dry if self.dry else full
 
-    def milliseconds(self, run: Callable[[], object]) -> list[float]:
-        """Of each of ROUNDS runs, after a warm-up."""
-        end = time.perf_counter() + (0 if self.dry else WARM_UP)
-        run()
+    def milliseconds(self, run: Callable[[], object], rounds: int = ROUNDS, warm_up: float = WARM_UP) -> list[float]:
+        """Of each of the rounds, after a warm-up of so many seconds."""
+        end = time.perf_counter() + (0 if self.dry else warm_up)
+        if warm_up:
+            run()
         while time.perf_counter() < end:
             run()
             self._wait()
         if self.dry:
-            return [self._on_cpu(run) for _ in range(ROUNDS)]
-        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(ROUNDS)]
+            return [self._on_cpu(run) for _ in range(rounds)]
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
         for start, stop in events:
             start.record()
             run()
             stop.record()
         self._wait()
         return [start.elapsed_time(stop) for start, stop in events]
+
+    def interleaved(self, runs: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+        """Milliseconds of each of the runs in each of ROUNDS rounds, in an order that turns by one place a round."""
+        names = list(runs)
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for run in runs.values():
+            self.milliseconds(run, rounds=1)  # warm
+        for i in range(ROUNDS):
+            for name in names[i % len(names) :] + names[: i % len(names)]:
+                times[name] += self.milliseconds(runs[name], rounds=1, warm_up=0)
+        return times
 
     def _wait(self) -> None:
         if not self.dry:
@@ -81,3 +95,43 @@ def copy(clock: Clock) -> Row:
 def ceilings(clock: Clock) -> list[Row]:
     """What torch gets out of the GPU: a bf16 matmul, and a copy, which reads and writes each byte."""
     return [matmul(clock), copy(clock)]
+
+
+LSE_SHAPES = ("reference", "llama-3-8b", "qwen3.5-35b-a3b")
+
+
+def lse_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
+    """Each kernel beside the matmul that the logits take, in the same rounds."""
+    n, d, v, _ = shape
+    input, weight = (torch.randn(size, device=clock.device).mul(d**-0.25).bfloat16() for size in ((n, d), (v, d)))
+    target = torch.randint(v, (n,), device=clock.device)
+    logits = torch.empty(n, v, device=clock.device, dtype=torch.bfloat16)
+    paths = kernels.paths(clock.device)
+
+    def run(path: str):
+        return kernels.lse(path, input, weight, target)
+
+    for path in paths:
+        picked = (input.float() * weight[target].float()).sum(1)
+        torch.testing.assert_close(run(path)[1], picked, rtol=1e-3, atol=1e-3)
+    runs = {"matmul": lambda: torch.mm(input, weight.T, out=logits)}
+    runs |= {f"lse {path}": lambda path=path: run(path) for path in paths}
+    times = clock.interleaved(runs)
+    return [
+        {
+            "name": name,
+            "shape": shape_name,
+            **timed(milliseconds),
+            "tflop_per_s": round(2 * n * d * v / statistics.median(milliseconds) / 1e9, 4),
+            "times_matmul": round(ratio(milliseconds, times["matmul"]), 4),
+        }
+        for name, milliseconds in times.items()
+    ]
+
+
+@family
+def lse(clock: Clock) -> list[Row]:
+    """cuda/head/lse: log-sum-exp of a head's logits, none of them stored."""
+    if clock.dry:
+        return lse_rows(clock, "dry", Shape(64, 64, 300, "a few tiles in the emulator"))
+    return [row for name in LSE_SHAPES for row in lse_rows(clock, name, SHAPES[name])]
