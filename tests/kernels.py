@@ -34,6 +34,14 @@ class LseParams(ctypes.Structure):  # cuda/head/lse/params.h
     _fields_ += [(name, ctypes.c_int) for name in ("n", "v", "d", "segment")]
 
 
+class CceBackwardParams(ctypes.Structure):  # cuda/head/cce/params.h
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in ["input", "weight", "target", "lse", "coef", "dlogits", "input_sum", "grad_input", "grad_weight"]
+    ]
+    _fields_ += [(name, ctypes.c_int) for name in ("n", "v", "d", "chunk")]
+
+
 def paths(device: str) -> list[str]:
     """The kernels' ways of multiplying that this device has; the emulator has all."""
     has_wgmma = device == "cpu" or torch.cuda.get_device_capability()[0] == 9
@@ -61,20 +69,44 @@ def library(device: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(build / "liblossk_kernels.so"))
 
 
-def lse(path: str, input: Tensor, weight: Tensor, target: Tensor, *, segment=4096, schedule=SCHEDULES[0]):
-    """(lse [N], target_logit [N]) of input [N, D], weight [V, D] in bfloat16 or float16, by cuda/head/lse."""
-    (n, d), v, device = input.shape, weight.shape[0], input.device
-    partial = torch.full((-(-v // segment), n, 2), torch.nan, device=device)
-    lse, target_logit = torch.full((2, n), torch.nan, device=device)
-    pointers = [x.data_ptr() for x in (input, weight, target, partial, lse, target_logit)]
-    params = LseParams(*pointers, n, v, d, segment)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
-    kernels = library(device.type)
+def _run(name: str, params: ctypes.Structure, like: Tensor, schedule: Schedule) -> None:
+    kernels, device = library(like.device.type), like.device
     if device.type == "cpu":
         kernels.lossk_schedule(ctypes.c_ulonglong(schedule.seed), *schedule[1:])
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
     problem = ctypes.create_string_buffer(4096)
-    if kernels[f"lossk_lse_{path}"](
-        ctypes.byref(params), ELEMENTS[input.dtype], ctypes.c_void_p(stream), problem, ctypes.c_size_t(len(problem))
+    if kernels[name](
+        ctypes.byref(params), ELEMENTS[like.dtype], ctypes.c_void_p(stream), problem, ctypes.c_size_t(len(problem))
     ):
         raise RuntimeError(problem.value.decode())
+
+
+def lse(path: str, input: Tensor, weight: Tensor, target: Tensor, *, segment=4096, schedule=SCHEDULES[0]):
+    """(lse [N], target_logit [N]) of input [N, D], weight [V, D] in bfloat16 or float16, by cuda/head/lse."""
+    (n, d), v = input.shape, weight.shape[0]
+    partial = torch.full((-(-v // segment), 2, n, 2), torch.nan, device=input.device)
+    lse, target_logit = torch.full((2, n), torch.nan, device=input.device)
+    pointers = [x.data_ptr() for x in (input, weight, target, partial, lse, target_logit)]
+    _run(f"lossk_lse_{path}", LseParams(*pointers, n, v, d, segment), input, schedule)
     return lse, target_logit
+
+
+def cce_backward(
+    path: str,
+    input: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    lse: Tensor,
+    coef: Tensor,
+    *,
+    chunk=4096,
+    schedule=SCHEDULES[0],
+):
+    """(d input [N, D], d weight [V, D]) of sum_i coef_i (lse_i - z_i,target_i), by cuda/head/cce."""
+    (n, d), v = input.shape, weight.shape[0]
+    dlogits = torch.full((n, chunk), torch.nan, device=input.device, dtype=input.dtype)
+    total = torch.full((n, d), torch.nan, device=input.device)
+    grads = torch.full_like(input, torch.nan), torch.full_like(weight, torch.nan)
+    pointers = [x.data_ptr() for x in (input, weight, target, lse, coef, dlogits, total, *grads)]
+    _run(f"lossk_cce_backward_{path}", CceBackwardParams(*pointers, n, v, d, chunk), input, schedule)
+    return grads

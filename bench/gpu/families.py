@@ -97,41 +97,39 @@ def ceilings(clock: Clock) -> list[Row]:
     return [matmul(clock), copy(clock)]
 
 
-LSE_SHAPES = ("reference", "llama-3-8b", "qwen3.5-35b-a3b")
+HEADS = ("reference", "llama-3-8b", "qwen3.5-35b-a3b")
+DRY_HEAD = Shape(64, 64, 300, "a few tiles in the emulator")
 
 
-def lse_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
-    """Each kernel beside the matmul that the logits take, in the same rounds."""
+def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
+    """Each kernel beside the matmul that the logits take, in the same rounds; forward 1 matmul at best, backward 3."""
     n, d, v, _ = shape
     input, weight = (torch.randn(size, device=clock.device).mul(d**-0.25).bfloat16() for size in ((n, d), (v, d)))
-    target = torch.randint(v, (n,), device=clock.device)
+    target, coef = torch.randint(v, (n,), device=clock.device), torch.full((n,), 1 / n, device=clock.device)
     logits = torch.empty(n, v, device=clock.device, dtype=torch.bfloat16)
-    paths = kernels.paths(clock.device)
-
-    def run(path: str):
-        return kernels.lse(path, input, weight, target)
-
-    for path in paths:
-        picked = (input.float() * weight[target].float()).sum(1)
-        torch.testing.assert_close(run(path)[1], picked, rtol=1e-3, atol=1e-3)
-    runs = {"matmul": lambda: torch.mm(input, weight.T, out=logits)}
-    runs |= {f"lse {path}": lambda path=path: run(path) for path in paths}
-    times = clock.interleaved(runs)
+    picked = (input.float() * weight[target].float()).sum(1)
+    runs = {"matmul": (1, lambda: torch.mm(input, weight.T, out=logits))}
+    for path in kernels.paths(clock.device):
+        lse, found = kernels.lse(path, input, weight, target)
+        torch.testing.assert_close(found, picked, rtol=1e-3, atol=1e-3)
+        operands = (path, input, weight, target, lse, coef)
+        runs[f"lse {path}"] = 1, lambda path=path: kernels.lse(path, input, weight, target)
+        runs[f"cce_backward {path}"] = 3, lambda operands=operands: kernels.cce_backward(*operands)
+    times = clock.interleaved({name: run for name, (_, run) in runs.items()})
     return [
         {
             "name": name,
             "shape": shape_name,
             **timed(milliseconds),
-            "tflop_per_s": round(2 * n * d * v / statistics.median(milliseconds) / 1e9, 4),
+            "tflop_per_s": round(products * 2 * n * d * v / statistics.median(milliseconds) / 1e9, 4),
             "times_matmul": round(ratio(milliseconds, times["matmul"]), 4),
         }
-        for name, milliseconds in times.items()
+        for (name, (products, _)), milliseconds in zip(runs.items(), times.values(), strict=True)
     ]
 
 
 @family
-def lse(clock: Clock) -> list[Row]:
-    """cuda/head/lse: log-sum-exp of a head's logits, none of them stored."""
-    if clock.dry:
-        return lse_rows(clock, "dry", Shape(64, 64, 300, "a few tiles in the emulator"))
-    return [row for name in LSE_SHAPES for row in lse_rows(clock, name, SHAPES[name])]
+def head(clock: Clock) -> list[Row]:
+    """cuda/head: log-sum-exp of a head's logits, and the gradients of its cross-entropy; no logits stored."""
+    shapes = {"dry": DRY_HEAD} if clock.dry else {name: SHAPES[name] for name in HEADS}
+    return [row for name, shape in shapes.items() for row in head_rows(clock, name, shape)]

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <string>
 
+#include "head/cce/params.h"
 #include "head/lse/params.h"
 #ifndef __CUDACC__
 #include "emulator/emulator.h"
@@ -46,6 +47,25 @@ int explained(char* problem, size_t size, F f) {
   return 1;
 }
 
+// What TMA and cp.async read; ordinary loads and stores are AddressSanitizer's.
+int run_lse(
+    decltype(&head::lse) launcher, const head::LseParams& p, int element, void* stream, char* problem, size_t size) {
+  const Allowed input(p.input, 2 * int64_t{p.n} * p.d), weight(p.weight, 2 * int64_t{p.v} * p.d);
+  return explained(problem, size, [&] {
+    return launcher(p, static_cast<device::Element>(element), static_cast<cudaStream_t>(stream));
+  });
+}
+
+int run_cce_backward(
+    decltype(&head::cce_backward) launcher, const head::CceBackwardParams& p, int element, void* stream, char* problem,
+    size_t size) {
+  const Allowed input(p.input, 2 * int64_t{p.n} * p.d), weight(p.weight, 2 * int64_t{p.v} * p.d);
+  const Allowed dlogits(p.dlogits, 2 * int64_t{p.n} * p.chunk);
+  return explained(problem, size, [&] {
+    return launcher(p, static_cast<device::Element>(element), static_cast<cudaStream_t>(stream));
+  });
+}
+
 }  // namespace
 
 extern "C" {
@@ -59,18 +79,19 @@ void lossk_schedule(unsigned long long seed, int order, int timing, int resident
 #endif
 
 int lossk_lse_mma_sync(const head::LseParams* p, int element, void* stream, char* problem, size_t size) {
-  const Allowed input(p->input, 2 * int64_t{p->n} * p->d), weight(p->weight, 2 * int64_t{p->v} * p->d);
-  return explained(problem, size, [&] {
-    return head::lse(*p, static_cast<device::Element>(element), static_cast<cudaStream_t>(stream));
-  });
+  return run_lse(head::lse, *p, element, stream, problem, size);
+}
+int lossk_cce_backward_mma_sync(
+    const head::CceBackwardParams* p, int element, void* stream, char* problem, size_t size) {
+  return run_cce_backward(head::cce_backward, *p, element, stream, problem, size);
 }
 
 #if LOSSK_TEST_SM90
 int lossk_lse_wgmma(const head::LseParams* p, int element, void* stream, char* problem, size_t size) {
-  const Allowed input(p->input, 2 * int64_t{p->n} * p->d), weight(p->weight, 2 * int64_t{p->v} * p->d);
-  return explained(problem, size, [&] {
-    return head::lse_sm90(*p, static_cast<device::Element>(element), static_cast<cudaStream_t>(stream));
-  });
+  return run_lse(head::lse_sm90, *p, element, stream, problem, size);
+}
+int lossk_cce_backward_wgmma(const head::CceBackwardParams* p, int element, void* stream, char* problem, size_t size) {
+  return run_cce_backward(head::cce_backward_sm90, *p, element, stream, problem, size);
 }
 #endif
 }

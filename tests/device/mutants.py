@@ -33,8 +33,11 @@ class Kernel(NamedTuple):
     tests: tuple[str, ...]
 
 
-MMA = Kernel("head/lse/lse.cu", ("lse_mma_bf16", "lse_mma_edges", "lse_mma_bank_conflicts"))
-WGMMA = Kernel("head/lse/lse_sm90.cu", ("lse_wgmma_bf16", "lse_wgmma_edges"))
+LSE_MMA = Kernel("head/lse/lse.cu", ("lse_mma_bf16", "lse_mma_edges", "lse_mma_bank_conflicts"))
+LSE_WGMMA = Kernel("head/lse/lse_sm90.cu", ("lse_wgmma_bf16", "lse_wgmma_edges"))
+CCE_MMA = Kernel("head/cce/backward.cu", ("cce_mma_bf16", "cce_mma_edges", "cce_mma_bank_conflicts"))
+CCE_WGMMA = Kernel("head/cce/backward_sm90.cu", ("cce_wgmma_bf16", "cce_wgmma_edges"))
+KERNELS = (LSE_MMA, LSE_WGMMA, CCE_MMA, CCE_WGMMA)
 
 
 class Mutant(NamedTuple):
@@ -50,73 +53,123 @@ class Mutant(NamedTuple):
         return f"{Path(self.file).name}: {right[:44]} -> {wrong[:40] or 'nothing'}"
 
 
-_MMA, _WGMMA, _ROW = "head/lse/lse_mma.cuh", "head/lse/lse_wgmma.cuh", "head/lse/row_lse.cuh"
-_RING = "device/ring.h"
+_MMA, _WGMMA, _RING = "head/product/product_mma.cuh", "head/product/product_wgmma.cuh", "device/ring.h"
+_LSE, _STORE, _DLOGITS = "head/lse/lse.cuh", "head/product/store.cuh", "head/cce/dlogits.cuh"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
 
 MUTANTS = [
     # ---- mma.sync with cp.async
-    Mutant("missing barrier", MMA, _MMA, "sync_block();  // this step's stage", "// this step's stage"),
-    Mutant("missing barrier", MMA, _MMA, "sync_block();  // also: every warp", "// also: every warp"),
-    Mutant("missing wait", MMA, _MMA, "cp_async_wait<C::kStages - 2>();", ""),
-    Mutant("missing wait", MMA, _MMA, "cp_async_wait<C::kStages - 2>();", "cp_async_wait<C::kStages - 1>();"),
-    Mutant("early release", MMA, _MMA, "i < C::kStages - 1; ++i) load_next();", "i < C::kStages; ++i) load_next();"),
+    Mutant("missing barrier", LSE_MMA, _MMA, "sync_block();  // this step's stage", "// this step's stage"),
+    Mutant("missing barrier", LSE_MMA, _MMA, "sync_block();  // every warp", "// every warp"),
+    Mutant("missing wait", LSE_MMA, _MMA, "cp_async_wait<C::kStages - 2>();", ""),
+    Mutant("missing wait", LSE_MMA, _MMA, "cp_async_wait<C::kStages - 2>();", "cp_async_wait<C::kStages - 1>();"),
+    Mutant(
+        "early release", LSE_MMA, _MMA, "i < C::kStages - 1; ++i) load_next();", "i < C::kStages; ++i) load_next();"
+    ),
     Mutant(
         "wrong swizzle",
-        MMA,
+        LSE_MMA,
         _MMA,
-        "cp_async<16>(tile_address<kSwizzle>(tile",
-        "cp_async<16>(tile_address<Swizzle::none>(tile",
+        "cp_async<16>(element_address<along>(tile, row, step),",
+        "cp_async<16>(tile + line * kLineBytes + 2 * place,",
     ),
-    Mutant("wrong swizzle", MMA, "device/swizzle.h", "chunk ^ offset / 128", "chunk ^ offset / 256"),
-    Mutant("wrong layout", MMA, _MMA, "lane % 8 + lane / 16 * 8;", "lane % 16;"),
-    Mutant("wrong layout", MMA, _MMA, "{b[2], b[3]}", "{b[3], b[2]}"),
-    Mutant("off-by-one tail", MMA, _MMA, "first + row < count &&", "first + row <= count &&"),
-    Mutant("off-by-one tail", MMA, _MMA, "feature < d;", "feature <= d;"),
-    Mutant("off-by-one tail", MMA, _ROW, "if (column >= p.v)", "if (column > p.v)"),
-    Mutant("off-by-one tail", MMA, "head/lse/merge.cuh", "if (row >= p.n)", "if (row > p.n)"),
-    Mutant("off-by-one tail", MMA, _MMA, "if (row >= p.n) continue;", "if (row > p.n) continue;"),
-    Mutant("overrun", MMA, _MMA, "shared.other_half[row_of(i, half) - first_row] =", "shared.other_half[1024] ="),
+    Mutant("wrong swizzle", LSE_MMA, "device/swizzle.h", "chunk ^ offset / 128", "chunk ^ offset / 256"),
     Mutant(
-        "divergence", MMA, _MMA, "rows[i][half].found.merge_quad();", "if (lane % 4) rows[i][half].found.merge_quad();"
+        "wrong layout",
+        LSE_MMA,
+        _MMA,
+        "column + lane % 8 + lane / 16 * 8, depth + lane / 8 % 2 * 8",
+        "column + lane % 16, depth + lane / 16 * 8",
     ),
-    Mutant("missing reduction", MMA, _MMA, "rows[i][half].found.merge_quad();", ""),
-    Mutant("missing reduction", MMA, _MMA, "rows[i][half].found.merge(shared.other_half[row - first_row]);", ""),
-    Mutant("stale registers", MMA, _MMA, "d[i][j / 4][j % 4] = 0;", ";"),
-    Mutant("wrong value", MMA, _ROW, "top == kNone ? 0 : top * kLog2E;\n    sum *=", "top * kLog2E;\n    sum *="),
-    Mutant("wrong value", MMA, _ROW, "column == target)", "column == target + 1)"),
-    Mutant("wrong tile", MMA, "device/tiles.h", "rows - first < band ? rows - first : band", "band"),
-    Mutant("two owners", MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),
+    Mutant("wrong layout", LSE_MMA, _MMA, "{b[2], b[3]}", "{b[3], b[2]}"),
+    Mutant(
+        "wrong layout",
+        CCE_MMA,
+        _MMA,
+        "row + lane / 8 % 2 * 8, depth + lane % 8 + lane / 16 * 8",
+        "row + lane / 16 * 8, depth + lane % 16",
+    ),
+    Mutant(
+        "wrong layout",
+        CCE_MMA,
+        _MMA,
+        "column + lane / 16 * 8, depth + lane % 16",
+        "column + lane / 8 % 2 * 8, depth + lane % 8",
+    ),
+    Mutant("wrong layout", CCE_MMA, _MMA, "tile + row / kPanelRows * kPanelBytes, depth", "tile, depth"),
+    Mutant("off-by-one tail", LSE_MMA, _MMA, "first + row < m.rows &&", "first + row <= m.rows &&"),
+    Mutant("off-by-one tail", LSE_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
+    Mutant("off-by-one tail", CCE_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
+    Mutant("off-by-one tail", LSE_MMA, _LSE, "if (v >= p_.v)", "if (v > p_.v)"),
+    Mutant("off-by-one tail", LSE_MMA, "head/lse/merge.cuh", "if (row >= p.n)", "if (row > p.n)"),
+    Mutant("off-by-one tail", LSE_MMA, _LSE, "if (row < p_.n &&", "if (row <= p_.n &&"),
+    Mutant("overrun", LSE_MMA, _MMA, "shared.b[next.stage])", "shared.b[next.stage + 1])"),
+    Mutant(
+        "divergence", LSE_MMA, _LSE, "found_[slot].merge_quad();", "if (lane_index() % 4) found_[slot].merge_quad();"
+    ),
+    Mutant("missing reduction", LSE_MMA, _LSE, "found_[slot].merge_quad();", ""),
+    Mutant("stale registers", LSE_MMA, _MMA, "[i / 4 % kWide][i % 4] = 0;", "[i / 4 % kWide][i % 4] += 0;"),
+    Mutant("wrong value", LSE_MMA, _LSE, "top == kNone ? 0 : top * kLog2E;\n    sum *=", "top * kLog2E;\n    sum *="),
+    Mutant("wrong value", LSE_MMA, _LSE, "v == target_[slot])", "v == target_[slot] + 1)"),
+    Mutant("wrong tile", LSE_MMA, "device/tiles.h", "rows - first < band ? rows - first : band", "band"),
+    Mutant("two owners", LSE_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),
+    Mutant("two owners", LSE_MMA, _MMA, "C::kParts + warp_column / C::kWarpColumns", "C::kParts"),
+    # ---- the gradient's epilogues
+    Mutant("off-by-one tail", CCE_MMA, _STORE, "if (row >= p_.rows) return;", "if (row > p_.rows) return;"),
+    Mutant("unwritten padding", CCE_MMA, _DLOGITS, "if (c >= p_.stride) continue;", "if (c >= p_.columns) continue;"),
+    Mutant("overrun", CCE_MMA, _DLOGITS, "if (c >= p_.stride) continue;", ""),
+    Mutant("overrun", CCE_MMA, _STORE, "if (c >= p_.columns) continue;", ""),
+    Mutant("wrong value", CCE_MMA, _DLOGITS, "coef_[slot] == 0 || ", ""),
+    Mutant("wrong value", CCE_MMA, _STORE, "if (!p_.first)", "if (true)"),
     # ---- TMA, mbarriers and wgmma
-    Mutant("wrong parity", WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),
-    Mutant("wrong parity", WGMMA, _RING, "&full[turn.stage], turn.phase)", "&full[turn.stage], turn.phase ^ 1)"),
-    Mutant("wrong count", WGMMA, _WGMMA, "C::kConsumers * kWarpgroup / kWarp", "C::kConsumers"),
-    Mutant("wrong count", WGMMA, _WGMMA, "kConsumers * kWarpgroup / kWarp)", "kConsumers * kWarpgroup / kWarp + 1)"),
-    Mutant("missing fence", WGMMA, _RING, "fence_mbarrier_init();", ""),
-    Mutant("missing fence", WGMMA, _WGMMA, "wgmma_fence();", ""),
-    Mutant("missing barrier", WGMMA, _WGMMA, "  sync_block();\n", ""),
-    Mutant("missing wait", WGMMA, _WGMMA, "shared.ring.wait_full(turn);", ""),
-    Mutant("missing wait", WGMMA, _RING, "mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);", ""),
-    Mutant("missing wait", WGMMA, _WGMMA, "wgmma_wait<0>();", ""),
-    Mutant("wrong bytes", WGMMA, _WGMMA, "turn, C::kStageBytes)", "turn, C::kStageBytes / 2)"),
-    Mutant("early release", WGMMA, _WGMMA, "if (i > 0 && lane == 0) shared.ring.release(turn.before());", _RELEASE_NOW),
-    Mutant("early release", WGMMA, _WGMMA, "wgmma_wait<1>();", "wgmma_wait<2>();"),
-    Mutant("missing release", WGMMA, _WGMMA, "keep(d);\n      if (lane == 0) shared.ring.release(", "keep(d), void("),
-    Mutant("too many arrivals", WGMMA, _WGMMA, "if (i > 0 && lane == 0)", "if (i > 0)"),
-    Mutant("too many arrivals", WGMMA, _WGMMA, "threadIdx.x < kWarp && elect_one()", "threadIdx.x < kWarp"),
-    Mutant("wrong layout", WGMMA, _WGMMA, "b + 2 * k, 16, 8 * kRowBytes", "b + 2 * k, 16, 4 * kRowBytes"),
-    Mutant("misalignment", WGMMA, _WGMMA, "align_shared<1024>", "align_shared<16>"),
-    Mutant("stale registers", WGMMA, _WGMMA, "i > 0 || k > 0", "true"),
-    Mutant("divergence", WGMMA, _WGMMA, "wgmma_commit();", "if (lane) wgmma_commit();"),
+    Mutant("wrong parity", LSE_WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),
+    Mutant("wrong parity", LSE_WGMMA, _RING, "&full[turn.stage], turn.phase)", "&full[turn.stage], turn.phase ^ 1)"),
+    Mutant("wrong count", LSE_WGMMA, _WGMMA, "C::kConsumers * kWarpgroup / kWarp", "C::kConsumers"),
+    Mutant(
+        "wrong count", LSE_WGMMA, _WGMMA, "kConsumers * kWarpgroup / kWarp)", "kConsumers * kWarpgroup / kWarp + 1)"
+    ),
+    Mutant("missing fence", LSE_WGMMA, _RING, "fence_mbarrier_init();", ""),
+    Mutant("missing fence", LSE_WGMMA, _WGMMA, "wgmma_fence();", ""),
+    Mutant("missing barrier", LSE_WGMMA, _WGMMA, "  sync_block();\n", ""),
+    Mutant("missing wait", LSE_WGMMA, _WGMMA, "shared.ring.wait_full(turn);", ""),
+    Mutant("missing wait", LSE_WGMMA, _RING, "mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);", ""),
+    Mutant("missing wait", LSE_WGMMA, _WGMMA, "wgmma_wait<0>();", ""),
+    Mutant("wrong bytes", LSE_WGMMA, _WGMMA, "turn, C::kStageBytes)", "turn, C::kStageBytes / 2)"),
+    Mutant(
+        "early release",
+        LSE_WGMMA,
+        _WGMMA,
+        "if (depth > 0 && lane == 0) shared.ring.release(turn.before());",
+        _RELEASE_NOW,
+    ),
+    Mutant("early release", LSE_WGMMA, _WGMMA, "wgmma_wait<1>();", "wgmma_wait<2>();"),
+    Mutant(
+        "missing release", LSE_WGMMA, _WGMMA, "keep(d);\n      if (lane == 0) shared.ring.release(", "keep(d), void("
+    ),
+    Mutant("too many arrivals", LSE_WGMMA, _WGMMA, "if (depth > 0 && lane == 0)", "if (depth > 0)"),
+    Mutant("too many arrivals", LSE_WGMMA, _WGMMA, "threadIdx.x < kWarp && elect_one()", "threadIdx.x < kWarp"),
+    Mutant("wrong layout", LSE_WGMMA, _WGMMA, "2 * depth, 16, 8 * kLineBytes", "2 * depth, 16, 4 * kLineBytes"),
+    Mutant(
+        "wrong layout",
+        CCE_WGMMA,
+        _WGMMA,
+        "kPanelBytes, 8 * kLineBytes, kSwizzle",
+        "8 * kLineBytes, kPanelBytes, kSwizzle",
+    ),
+    Mutant("wrong layout", CCE_WGMMA, _WGMMA, "tile + row / kPanelRows * kPanelBytes + depth", "tile + depth"),
+    Mutant("misalignment", LSE_WGMMA, _WGMMA, "align_shared<1024>", "align_shared<16>"),
+    Mutant("stale registers", LSE_WGMMA, _WGMMA, "depth > 0 || k > 0", "true"),
+    Mutant("divergence", LSE_WGMMA, _WGMMA, "wgmma_commit();", "if (lane) wgmma_commit();"),
     Mutant(
         "off-by-one tail",
-        WGMMA,
+        LSE_WGMMA,
         _WGMMA,
         "column < end_column; column += C::kColumns)\n",
         "column + 1 < end_column; column += C::kColumns)\n",
     ),
-    Mutant("off-by-one tail", WGMMA, _WGMMA, "if (row + 8 * half < p.n", "if (row + 8 * half <= p.n"),
-    Mutant("wrong tile", WGMMA, _WGMMA, "full, i * kDepth, column", "full, i * kDepth, column + 1"),
+    Mutant("off-by-one tail", LSE_WGMMA, _LSE, "if (row < p_.n &&", "if (row <= p_.n &&"),
+    Mutant("wrong tile", LSE_WGMMA, _WGMMA, "&map_b, full, column, depth", "&map_b, full, column + 1, depth"),
+    Mutant("wrong tile", CCE_WGMMA, _WGMMA, "full, first + row, depth);", "full, first, depth);"),
 ]
 
 
@@ -207,9 +260,9 @@ def main() -> int:
 
     started = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sound = [pool.submit(judge, None, k, args.build, work / f"sound{i}") for i, k in enumerate((MMA, WGMMA))]
+        sound = [pool.submit(judge, None, k, args.build, work / f"sound{i}") for i, k in enumerate(KERNELS)]
         results = [pool.submit(judge, m, m.kernel, args.build, work / str(i)) for i, m in enumerate(chosen)]
-        for kernel, future in zip((MMA, WGMMA), sound):
+        for kernel, future in zip(KERNELS, sound):
             if said := future.result():
                 print(f"{kernel.launcher} fails without any edit: {said}")
                 return 1

@@ -10,12 +10,12 @@ namespace lossk::emulator {
 
 inline float from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
+// As a float32 with the same bits the magnitude is 2^112 too small, subnormal numbers too.
 inline float from_fp16(uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  const float magnitude =
-      exponent == 31 ? (fraction ? NAN : INFINITY)
-                     : std::ldexp(float(exponent ? fraction + 1024 : fraction), (exponent ? exponent : 1) - 25);
-  return bits & 0x8000 ? -magnitude : magnitude;
+  const uint32_t magnitude = (bits & 0x7fffu) << 13, sign = (bits & 0x8000u) << 16;
+  const bool finite = (bits & 0x7c00) != 0x7c00;
+  const float x = finite ? std::bit_cast<float>(magnitude) * 0x1p112f : std::bit_cast<float>(magnitude | 0x7f800000);
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(x) | sign);
 }
 
 // To nearest, ties to even.

@@ -12,11 +12,11 @@ struct LseParams {
   const void* input;      // [N, D], rows contiguous and aligned to 16 bytes, as linear_weight's
   const void* weight;     // [V, D]
   const int64_t* target;  // [N]; outside [0, V): target_logit is nan
-  Partial* partial;       // [segments, N]
+  Partial* partial;       // [2 segments, N], scratch
   float* lse;             // [N]
   float* target_logit;    // [N]
   int n, v, d;            // d a multiple of 8
-  int segment;            // columns that one block sums up in order; the result depends on it and on nothing else
+  int segment;            // columns that one block sums up in order, a multiple of 256: all that the result depends on
 };
 
 // cudaErrorInvalidValue where a condition above does not hold. `type`: bf16 or fp16.

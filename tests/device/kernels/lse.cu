@@ -75,7 +75,7 @@ void check_lse(Path path, const Shape& s, float scale = 1) {
   const int segments = (s.v + s.segment - 1) / s.segment;
   Buffer<T> x(input), w(weight);
   Buffer<int64_t> t(target);
-  Buffer<head::Partial> partial(size_t(segments) * s.n);
+  Buffer<head::Partial> partial(size_t(2) * segments * s.n);
   Buffer<float> lse(size_t(s.n)), target_logit(size_t(s.n));
   check(
       path(
@@ -141,7 +141,7 @@ void check_same_bits(Path path) {
   const auto rows_from = [&](int first, int count) {
     Buffer<T> x(std::vector<T>(input.begin() + first * s.d, input.begin() + (first + count) * s.d)), w(weight);
     Buffer<int64_t> t(target);
-    Buffer<head::Partial> partial(size_t(3) * count);
+    Buffer<head::Partial> partial(size_t(6) * count);
     Buffer<float> lse(static_cast<size_t>(count)), logit(static_cast<size_t>(count));
     check(
         path(

@@ -46,28 +46,39 @@ struct RowLse {
   LOSSK_DEVICE Partial partial() const { return {max, sum}; }
 };
 
-// What a thread's accumulators give one of their rows.
-struct Row {
-  int target = -1;  // the column wanted, or none of them
-  RowLse found;
+// Of a product input linear_weight^T, as product_mma_sync and product_wgmma call it.
+template <class T, int slots>
+class LseEpilogue {
+ public:
+  using Params = LseParams;
+  LOSSK_DEVICE explicit LseEpilogue(const Params& p) : p_(p) {}
 
-  LOSSK_DEVICE void begin(const LseParams& p, int row) {
-    const int64_t wanted = row < p.n ? p.target[row] : -1;
-    target = wanted >= 0 && wanted < p.v ? static_cast<int>(wanted) : -1;
-    found = {};
+  LOSSK_DEVICE void begin(int slot, int row) {
+    const int64_t wanted = row < p_.n ? p_.target[row] : -1;
+    target_[slot] = wanted >= 0 && wanted < p_.v ? static_cast<int>(wanted) : -1;
+    found_[slot] = {};
   }
 
-  // float& z(2 j + c) is the logit of column first + 8 j + c: so mma and wgmma hand a thread its accumulators.
   template <int count, class Logits>
-  LOSSK_DEVICE void add(const LseParams& p, int row, int first, const Logits& z) {
+  LOSSK_DEVICE void add(int slot, int row, int column, const Logits& z) {
 #pragma unroll
     for (int i = 0; i < count; ++i) {
-      const int column = first + i / 2 * 8 + i % 2;
-      if (column == target) p.target_logit[row] = z(i);
-      if (column >= p.v) z(i) = kNone;
+      const int v = column + i / 2 * 8 + i % 2;
+      if (v == target_[slot]) p_.target_logit[row] = z(i);
+      if (v >= p_.v) z(i) = kNone;
     }
-    found.add<count>(z);
+    found_[slot].template add<count>(z);
   }
+
+  LOSSK_DEVICE void end(int slot, int row, int part) {
+    found_[slot].merge_quad();
+    if (row < p_.n && lane_index() % 4 == 0) p_.partial[int64_t{part} * p_.n + row] = found_[slot].partial();
+  }
+
+ private:
+  const Params& p_;
+  int target_[slots];  // the column wanted, or -1
+  RowLse found_[slots];
 };
 
 }  // namespace lossk::head

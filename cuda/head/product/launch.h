@@ -1,0 +1,42 @@
+// From the host: a product's launch, the same for every epilogue.
+#pragma once
+#include <climits>
+
+#include "device/launch.h"
+#include "device/tensor_map.h"
+#include "head/product/config.h"
+
+namespace lossk::head {
+
+// No kernel may read outside, nor an index overflow, whatever the caller says.
+[[nodiscard]] inline bool valid(const Product& p, int columns) {
+  const auto fine = [&](const Matrix& m) {
+    return m.rows >= 0 && m.stride >= 0 && m.stride % 8 == 0 && reinterpret_cast<uintptr_t>(m.data) % 16 == 0;
+  };
+  return fine(p.a) && fine(p.b) && p.depth >= 0 && p.span > 0 && p.span % columns == 0 &&
+         p.b.rows <= INT_MAX - p.span && p.a.rows <= INT_MAX - 256 && p.depth <= INT_MAX - kDepth;
+}
+
+// As many blocks as run at once, each with its share of the work.
+template <class Config, class... Parameters>
+[[nodiscard]] cudaError_t launch_product(
+    void (*kernel)(Parameters...), const Product& p, int per_multiprocessor, cudaStream_t stream,
+    const std::type_identity_t<Parameters>&... parameters) {
+  const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows)} * ceil_div(p.b.rows, p.span);
+  if (pieces == 0) return cudaSuccess;
+  int blocks = 0;
+  if (const auto error = device::multiprocessors(&blocks); error != cudaSuccess) return error;
+  blocks = static_cast<int>(std::min<int64_t>(pieces, int64_t{blocks} * per_multiprocessor));
+  return device::launch(kernel, {blocks, Config::kThreads, Config::kSharedBytes, stream}, parameters...);
+}
+
+// TMA's view of an operand, in the boxes that load_boxes asks for.
+template <class T, Along along>
+[[nodiscard]] cudaError_t map_operand(device::TensorMap* map, const Matrix& m, int depth, int tile_rows) {
+  constexpr auto kElement = device::ElementOf<T>::value;
+  if (along == Along::depth)
+    return make_tensor_map(map, {m.data, kElement, 2, {depth, m.rows}, {1, m.stride}}, {kDepth, tile_rows}, kSwizzle);
+  return make_tensor_map(map, {m.data, kElement, 2, {m.rows, depth}, {1, m.stride}}, {kPanelRows, kDepth}, kSwizzle);
+}
+
+}  // namespace lossk::head

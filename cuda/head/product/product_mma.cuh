@@ -1,0 +1,145 @@
+// Products for any GPU from sm_80 on: cp.async into a swizzled ring of tiles, ldmatrix, mma.sync.
+#pragma once
+#include "device/mma.h"
+#include "device/shared.h"
+#include "device/tiles.h"
+#include "device/warp.h"
+#include "head/product/config.h"
+
+namespace lossk::head {
+
+using namespace device;
+
+// Where 8 elements lie in a tile: of row `row`, steps depth .. depth + 7; or of step `depth`, rows row .. row + 7.
+template <Along along>
+LOSSK_DEVICE uint32_t element_address(uint32_t tile, int row, int depth) {
+  if constexpr (along == Along::depth) return tile_address<kSwizzle>(tile, row, depth / 8);
+  return tile_address<kSwizzle>(tile + row / kPanelRows * kPanelBytes, depth, row % kPanelRows / 8);
+}
+
+// Starts the copies of the matrix's rows first.., steps depth.., into a tile. What is not there is zero.
+template <Along along, int rows, int threads>
+LOSSK_DEVICE void load_tile(uint32_t tile, const Matrix& m, int first, int depth, int end_depth) {
+  constexpr int kLine = (along == Along::depth ? kDepth : rows) / 8;  // copies for a line
+#pragma unroll
+  for (int i = threadIdx.x; i < rows * kDepth / 8; i += threads) {
+    const int line = i / kLine, place = i % kLine * 8;
+    const int row = along == Along::depth ? line : place, step = along == Along::depth ? place : line;
+    const bool there = first + row < m.rows && depth + step < end_depth;
+    int64_t offset = 0;
+    if (there)
+      offset =
+          along == Along::depth ? (first + row) * m.stride + depth + step : (depth + step) * m.stride + first + row;
+    cp_async<16>(element_address<along>(tile, row, step), static_cast<const uint16_t*>(m.data) + offset, there);
+  }
+}
+
+// a's fragment of 16 rows and 16 steps, as mma_m16n8k16 wants it.
+template <Along along>
+LOSSK_DEVICE void load_a(uint32_t (&a)[4], uint32_t tile, int row, int depth) {
+  const int lane = lane_index();
+  if constexpr (along == Along::depth)
+    ldmatrix(a, element_address<along>(tile, row + lane % 16, depth + lane / 16 * 8));
+  else ldmatrix<true>(a, element_address<along>(tile, row + lane / 8 % 2 * 8, depth + lane % 8 + lane / 16 * 8));
+}
+
+// b's fragments of 16 columns and 16 steps: two for the first 8 columns, two for the others.
+template <Along along>
+LOSSK_DEVICE void load_b(uint32_t (&b)[4], uint32_t tile, int column, int depth) {
+  const int lane = lane_index();
+  if constexpr (along == Along::depth)
+    ldmatrix(b, element_address<along>(tile, column + lane % 8 + lane / 16 * 8, depth + lane / 8 % 2 * 8));
+  else ldmatrix<true>(b, element_address<along>(tile, column + lane / 16 * 8, depth + lane % 16));
+}
+
+// A step multiplies 64 of depth for one tile of columns; steps walk along depth, then to the next columns.
+struct MmaStep {
+  int column, depth = 0, stage = 0;
+
+  LOSSK_DEVICE void advance(int end_depth) {
+    stage = stage + 1 == MmaConfig::kStages ? 0 : stage + 1;
+    depth += kDepth;
+    if (depth < end_depth) return;
+    depth = 0;
+    column += MmaConfig::kColumns;
+  }
+};
+
+// Epilogue: one thread's share of a tile's rows, each a slot. begin(slot, row) before a span,
+// add<count>(slot, row, column, z) when a tile of its columns is complete, float& z(2 j + c) being that of column
+// column + 8 j + c, end(slot, row, part) after it. All four lanes of a quad come with the same row.
+template <class T, Along a_along, Along b_along, template <class, int> class Epilogue>
+__global__ void __launch_bounds__(MmaConfig::kThreads, MmaConfig::kMinBlocks) product_mma_sync(
+    const __grid_constant__ Product p, const __grid_constant__ typename Epilogue<T, 1>::Params parameters) {
+  using C = MmaConfig;
+  constexpr int kHigh = C::kWarpRows / 16, kWide = C::kWarpColumns / 8;
+  LOSSK_SHARED(raw);
+  auto& shared = *reinterpret_cast<C::Shared*>(align_shared<1024>(raw, shared_address(raw)));
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int warp_row = warp % (C::kRows / C::kWarpRows) * C::kWarpRows;
+  const int warp_column = warp / (C::kRows / C::kWarpRows) * C::kWarpColumns;
+
+  const TileOrder order{ceil_div(p.a.rows, C::kRows), ceil_div(p.b.rows, p.span), kBand};
+  for (PersistentTiles work(order); work; ++work) {
+    const int first_row = (*work).row * C::kRows, first_column = (*work).column * p.span;
+    const int end_column = min(first_column + p.span, p.b.rows);
+    const auto row_of = [&](int slot) { return first_row + warp_row + 8 * slot + lane / 4; };
+    Epilogue<T, 2 * kHigh> epilogue(parameters);
+#pragma unroll
+    for (int slot = 0; slot < 2 * kHigh; ++slot) epilogue.begin(slot, row_of(slot));
+
+    MmaStep next{first_column};  // to load
+    const auto load_next = [&] {
+      if (next.column < end_column) {
+        const uint32_t a = shared_address(shared.a[next.stage]), b = shared_address(shared.b[next.stage]);
+        load_tile<a_along, C::kRows, C::kThreads>(a, p.a, first_row, next.depth, p.depth);
+        load_tile<b_along, C::kColumns, C::kThreads>(b, p.b, next.column, next.depth, p.depth);
+      }
+      next.advance(p.depth);
+      cp_async_commit();  // also where there is nothing, so that groups count steps
+    };
+#pragma unroll
+    for (int i = 0; i < C::kStages - 1; ++i) load_next();
+
+    float d[kHigh][kWide][4] = {};
+    for (MmaStep step{first_column}; step.column < end_column;) {
+      cp_async_wait<C::kStages - 2>();
+      sync_block();  // this step's stage has landed for all, and all are done with the one that is loaded next
+      load_next();
+
+      const uint32_t tile_a = shared_address(shared.a[step.stage]), tile_b = shared_address(shared.b[step.stage]);
+#pragma unroll
+      for (int k = 0; k < kDepth; k += 16) {
+        uint32_t a[kHigh][4];
+#pragma unroll
+        for (int i = 0; i < kHigh; ++i) load_a<a_along>(a[i], tile_a, warp_row + 16 * i, k);
+#pragma unroll
+        for (int j = 0; j < kWide; j += 2) {
+          uint32_t b[4];
+          load_b<b_along>(b, tile_b, warp_column + 8 * j, k);
+#pragma unroll
+          for (int i = 0; i < kHigh; ++i) {
+            mma_m16n8k16<T>(d[i][j], a[i], {b[0], b[1]});
+            mma_m16n8k16<T>(d[i][j + 1], a[i], {b[2], b[3]});
+          }
+        }
+      }
+
+      const int column = step.column + warp_column + lane % 4 * 2;
+      step.advance(p.depth);
+      if (step.depth > 0) continue;  // the tile's sums are not complete
+#pragma unroll
+      for (int slot = 0; slot < 2 * kHigh; ++slot)
+        epilogue.template add<2 * kWide>(
+            slot, row_of(slot), column, [&](int z) -> float& { return d[slot / 2][z / 2][slot % 2 * 2 + z % 2]; });
+#pragma unroll
+      for (int i = 0; i < kHigh * kWide * 4; ++i) d[i / (kWide * 4)][i / 4 % kWide][i % 4] = 0;
+    }
+    sync_block();  // every warp is done with the tiles, before the next span's are loaded
+#pragma unroll
+    for (int slot = 0; slot < 2 * kHigh; ++slot)
+      epilogue.end(slot, row_of(slot), (*work).column * C::kParts + warp_column / C::kWarpColumns);
+  }
+}
+
+}  // namespace lossk::head
