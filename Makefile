@@ -42,8 +42,8 @@ cuda-check: $(VENV)/nvcc/installed  ## a minute, no GPU: every kernel's register
 # PYTHON as it is where it has torch, for a GPU's machine may have no network; else the environment.
 TORCH_PYTHON := $(shell $(PYTHON) -c "import importlib.util as u; print('$(PYTHON)' if u.find_spec('torch') else '')" 2>/dev/null)
 
-gpu-check: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: device tests, package, tests, sanitizers
-	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu check
+gpu-check: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: everything, or PART=device, package, memory or races
+	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu check $(if $(PART),--part $(PART))
 
 gpu-bench: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: the benches of bench/gpu, into bench/results
 	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu bench

@@ -63,3 +63,10 @@ def test_every_device_function_has_two_halves():
         here = set(FUNCTION.findall(ptx))
         there = set(FUNCTION.findall(half.read_text()))
         assert here <= there, f"{header.name}: the emulator lacks {sorted(here - there)}"
+
+
+def test_tensor_maps_are_grid_constants():
+    """Without it the map lies in a thread's own memory, where TMA cannot read: the emulator would not notice."""
+    for path in [*ROOT.glob("cuda/**/*.cuh"), *ROOT.glob("tests/device/**/*.cu")]:
+        for found in re.finditer(r"(\w+)\s+TensorMap (\w+)[,)]", path.read_text()):
+            assert found[1] == "__grid_constant__", f"{path.name}: {found[2]}"

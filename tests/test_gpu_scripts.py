@@ -65,14 +65,19 @@ def test_a_step_over_its_time_ends_with_its_children(tmp_path):
 def test_plans():
     hopper, ampere = check.steps_with((9, 0)), check.steps_with((8, 6))
     names = [step.name for step in hopper]
-    assert names[:5] == ["build device tests", "conformance", "kernels", "build package", "pytest"]
-    assert set(names[5:]) == {f"{tool} {program}" for tool in check.SANITIZERS for program in check.PROGRAMS}
+    assert names[:4] == ["build device tests", "conformance", "kernels", "build package"]
+    assert names[4:6] == ["pytest kernels", "pytest package"]
+    assert "tests/test_kernels_lse.py" in hopper[4].commands[0] and "--device=cuda" in hopper[4].commands[0]
+    assert set(names[6:]) == {f"{tool} {program}" for tool in check.SANITIZERS for program in check.PROGRAMS}
     assert "-DLOSSK_GPU=90a" in hopper[0].commands[0] and "-DLOSSK_GPU=80" in ampere[0].commands[0]
     assert "-Ccmake.define.LOSSK_SM=90" in hopper[3].commands[0]
     assert "-Ccmake.define.LOSSK_SM=80" in ampere[3].commands[0]
     assert check.architecture((10, 0)) == "100"
+    for part in check.PARTS:
+        assert 0 < sum(step.limit for step in check.select(hopper, None, part)) <= 600
+    assert [step.name for step in check.select(hopper, ["conformance"])] == ["conformance"]
     for step in hopper:
-        assert 0 < step.limit < 600
+        assert 0 < step.limit < 600 and step.part in check.PARTS
         assert step.needs in ("", *names)
         if "--tool" in step.commands[0]:
             assert step.environment == {"LOSSK_SEEDS": "1"} and "--error-exitcode" in step.commands[0]
@@ -90,7 +95,7 @@ def test_without_a_gpu_the_check_says_what_was_not_run(monkeypatch, tmp_path, ca
     monkeypatch.setattr(check, "FOLDER", tmp_path)
     monkeypatch.setenv("PATH", os.environ["PATH"])
     assert gpu.main(["check"]) == 0
-    assert capsys.readouterr().out.endswith("no CUDA device: 10 steps not run\n")
+    assert capsys.readouterr().out.endswith("no CUDA device: 11 steps not run\n")
     assert gpu.main(["check", "--only", "nothing of this name"]) == 1
     steps.append(Step("collect tests", [python("exit(1)")], 30))
     assert gpu.main(["check"]) == 1

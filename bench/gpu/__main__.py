@@ -4,6 +4,8 @@ import argparse
 import importlib.util
 import sys
 
+from bench.gpu.check import PARTS, run_check
+
 MISSING = "has no torch: name a Python that has it, as in make gpu-check PYTHON=.venv/bin/python"
 
 
@@ -11,7 +13,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="device tests, package, tests and sanitizers")
-    check.add_argument("--only", action="append", metavar="STEP", help="steps with this in their name; repeatable")
+    check.add_argument("--part", choices=PARTS, help="ten minutes at most; device, which builds the tests, first")
+    check.add_argument(
+        "--only", action="append", metavar="STEP", help="the step of this name, or those with this in it; repeatable"
+    )
     bench = commands.add_parser("bench", help="every family of benches, into bench/results")
     bench.add_argument("--only", action="append", metavar="FAMILY", help="this family; repeatable")
     bench.add_argument("--commit", help="what is measured, where git is not there to ask")
@@ -19,9 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     if importlib.util.find_spec("torch") is None:
         raise SystemExit(f"{sys.executable} {MISSING}")
     if args.command == "check":
-        from bench.gpu.check import run_check
-
-        return run_check(args.only)
+        return run_check(args.only, args.part)
     from bench.gpu.record import run_bench
 
     return run_bench(args.only, args.commit)

@@ -15,6 +15,7 @@ class Step(NamedTuple):
     name: str
     commands: list[list[str]]  # one after the other, until one fails
     limit: int  # seconds, for all of them
+    part: str = ""
     expects: str = ""  # in the log: a program that finds nothing to do succeeds too
     needs: str = ""  # a step without which this one would run something stale
     environment: Mapping[str, str] = {}

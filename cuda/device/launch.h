@@ -17,11 +17,18 @@ struct Launch {
 };
 
 #ifdef __CUDACC__
+// More than 48 KiB is asked for by name, and the driver's split with L1 may leave room for one block where two fit.
+template <class... Parameters>
+[[nodiscard]] cudaError_t allow_shared(void (*kernel)(Parameters...), int bytes) {
+  const auto* function = reinterpret_cast<const void*>(kernel);
+  const auto error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error != cudaSuccess || bytes <= 48 * 1024) return error;
+  return cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+}
+
 template <class... Parameters>
 [[nodiscard]] cudaError_t launch(void (*kernel)(Parameters...), const Launch& l, const Parameters&... parameters) {
-  const auto error = cudaFuncSetAttribute(
-      reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, l.shared_bytes);
-  if (error != cudaSuccess) return error;
+  if (const auto error = allow_shared(kernel, l.shared_bytes); error != cudaSuccess) return error;
   cudaLaunchConfig_t config{};
   config.gridDim = l.blocks;
   config.blockDim = dim3(l.threads);
@@ -40,7 +47,23 @@ template <class... Parameters>
   const auto error = cudaGetDevice(&device);
   return error != cudaSuccess ? error : cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
 }
+
+// How many blocks run at the same time: as many as fit on a multiprocessor, times those.
+template <class... Parameters>
+[[nodiscard]] cudaError_t resident_blocks(void (*kernel)(Parameters...), const Launch& l, int* count) {
+  int each = 0;
+  if (const auto error = allow_shared(kernel, l.shared_bytes); error != cudaSuccess) return error;
+  if (const auto error = multiprocessors(count); error != cudaSuccess) return error;
+  const auto error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, l.threads, l.shared_bytes);
+  *count *= each;
+  return error != cudaSuccess || each > 0 ? error : cudaErrorLaunchOutOfResources;
+}
 #else
+template <class... Parameters>
+[[nodiscard]] cudaError_t allow_shared(void (*)(Parameters...), int) {
+  return cudaSuccess;
+}
+
 template <class... Parameters>
 [[nodiscard]] cudaError_t launch(void (*kernel)(Parameters...), const Launch& l, const Parameters&... parameters) {
   return emulator::launch(kernel, l.blocks, l.threads, l.shared_bytes, parameters...);
@@ -49,6 +72,11 @@ template <class... Parameters>
 [[nodiscard]] inline cudaError_t multiprocessors(int* count) {
   *count = emulator::schedule.multiprocessors;
   return cudaSuccess;
+}
+
+template <class... Parameters>
+[[nodiscard]] cudaError_t resident_blocks(void (*)(Parameters...), const Launch&, int* count) {
+  return multiprocessors(count);
 }
 #endif
 

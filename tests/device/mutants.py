@@ -109,7 +109,7 @@ MUTANTS = [
     ),
     Mutant("missing reduction", LSE_MMA, _LSE, "found_[slot].merge_quad();", ""),
     Mutant("stale registers", LSE_MMA, _MMA, "[i / 4 % kWide][i % 4] = 0;", "[i / 4 % kWide][i % 4] += 0;"),
-    Mutant("wrong value", LSE_MMA, _LSE, "top == kNone ? 0 : top * kLog2E;\n    sum *=", "top * kLog2E;\n    sum *="),
+    Mutant("wrong value", LSE_MMA, _LSE, "fabsf(top) == INFINITY ? 0 : top;\n    sum *=", "top;\n    sum *="),
     Mutant("wrong value", LSE_MMA, _LSE, "v == target_[slot])", "v == target_[slot] + 1)"),
     Mutant("wrong tile", LSE_MMA, "device/tiles.h", "rows - first < band ? rows - first : band", "band"),
     Mutant("two owners", LSE_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),

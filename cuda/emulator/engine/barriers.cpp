@@ -13,6 +13,11 @@ void arrive(Thread& t, int id, int threads, bool waits) {
   Barrier& b = t.block->barriers[id];
   if (b.arrived && b.expected != threads)
     fail(t.call, text("barrier %d of %d threads, but others said %d", id, threads, b.expected));
+  if (waits)  // the instruction is aligned: a warp's lanes come to it together
+    for (const Thread* w : b.waiting)
+      if (w->warp == t.warp && !same_instruction(w->call, t.call))
+        fail(
+            t.call, text("divergent warp: lane %d waits in %s at ", w->lane, w->call.what) + source_line(w->call.site));
   b.expected = threads;
   release(b.clock);
   if (waits) b.waiting.push_back(&t);
@@ -138,35 +143,39 @@ void fence_proxy_async() {
   if (!race_detection) return;
   for (int agent : {t.index, t.block->copies_of(t)}) t.clock.fenced[agent] = t.clock.seen[agent];
 }
-void fence_mbarrier_init() { fence_proxy_async(); }
+void fence_mbarrier_init() {
+  Thread& t = LOSSK_ENTER("fence_mbarrier_init");
+  for (auto& [address, m] : t.block->mbarriers)
+    if (m.maker == t.index) m.fenced = t.clock.at(t.index);
+}
 
 namespace {
 
+struct RegisterRequest {
+  int registers;
+  bool increase;
+};
+
+// An increase waits until others have let go of enough; where nobody does, that is a livelock.
 void all_set_registers(Block& b, Warpgroup& g) {
-  struct Request {
-    int registers;
-    bool increase;
-  };
-  const auto& first = *static_cast<const Request*>(g.arguments[0]);
+  const auto& request = *static_cast<const RegisterRequest*>(g.arguments[0]);
   const Call& call = g.threads[0]->call;
-  if (g.registers && (first.increase ? first.registers < g.registers : first.registers > g.registers))
-    fail(call, text("from %d to %d registers", g.registers, first.registers));
-  g.registers = first.registers;
-  int total = 0;
-  for (const Warpgroup& each : b.warpgroups) {
-    if (!each.registers) return;  // it has what the launch gave it
-    total += each.registers * kWarpgroupThreads;
-  }
-  if (total > kRegisterFile) fail(call, text("the block's warpgroups want %d registers of %d", total, kRegisterFile));
+  if (request.increase ? request.registers < g.registers : request.registers > g.registers)
+    fail(call, text("from %d to %d registers", g.registers, request.registers));
+  const auto in_use = [&] {
+    int total = 0;
+    for (const Warpgroup& each : b.warpgroups)
+      total += kWarpgroupThreads * (&each == &g ? request.registers : each.registers);
+    return total;
+  };
+  while (in_use() > kRegisterFile) pause_running(true);
+  g.registers = request.registers;
 }
 
 }  // namespace
 
 void set_registers(int registers, bool increase) {
-  const struct {
-    int registers;
-    bool increase;
-  } request{registers, increase};
+  const RegisterRequest request{registers, increase};
   meet_group(LOSSK_ENTER(increase ? "increase_registers" : "decrease_registers"), &request, all_set_registers);
 }
 

@@ -2,14 +2,10 @@
 #include "emulator/engine/machine.h"
 
 namespace lossk::emulator {
-namespace {
-
 // The compiler may have made several copies of one line (an unrolled loop); those are the same instruction.
-bool same_instruction(const char* what, const void* site, const char* other, const void* other_site) {
-  return what == other && (site == other_site || source_line(site) == source_line(other_site));
+bool same_instruction(const Call& a, const Call& b) {
+  return a.what == b.what && (a.site == b.site || source_line(a.site) == source_line(b.site));
 }
-
-}  // namespace
 
 void meet(Thread& t, uint32_t mask, const void* arguments, Execute execute) {
   Warp& w = *t.warp;
@@ -17,7 +13,7 @@ void meet(Thread& t, uint32_t mask, const void* arguments, Execute execute) {
   Meeting* meeting = nullptr;
   for (Meeting& m : w.meetings) {
     if (!(m.mask & mask)) continue;
-    if (m.mask != mask || !same_instruction(t.call.what, t.call.site, m.what, m.site))
+    if (m.mask != mask || !same_instruction(t.call, {m.what, m.site, {}, 0}))
       fail(t.call, text("divergent warp: lanes 0x%08x are in %s at ", m.arrived, m.what) + source_line(m.site));
     meeting = &m;
   }
@@ -41,7 +37,7 @@ void meet_group(Thread& t, const void* arguments, ExecuteGroup execute) {
   const size_t index = t.index / kWarpgroupThreads;
   if (index >= b.warpgroups.size()) fail(t.call, "not in a whole warpgroup of 128 threads");
   Warpgroup& g = b.warpgroups[index];
-  if (g.arrived && !same_instruction(t.call.what, t.call.site, g.what, g.site))
+  if (g.arrived && !same_instruction(t.call, {g.what, g.site, {}, 0}))
     fail(t.call, text("divergent warpgroup: %d threads are in %s at ", g.arrived, g.what) + source_line(g.site));
   g.what = t.call.what;
   g.site = t.call.site;

@@ -25,6 +25,7 @@ void cp_async(uint32_t to, const void* from, int bytes, bool valid) {
   Thread& t = LOSSK_ENTER("cp_async");
   shared(*t.block, to, bytes, bytes, t.call);
   if (valid) check_global(from, bytes, bytes, t.call);
+  else if (reinterpret_cast<uintptr_t>(from) % bytes) fail(t.call, "a source that is not read is aligned all the same");
   Copy& c = t.copies.emplace_back(Copy{t.copy_group, to, from, bytes, valid, false, t.clock, t.call});
   const int agent = t.block->copies_of(t);
   c.clock.learn(agent, t.block->tick(agent));

@@ -102,7 +102,8 @@ struct Warpgroup {
   Thread* threads[kWarpgroupThreads];
   int arrived = 0;
   bool fenced = false;
-  int group = 0, registers = 0;
+  int group = 0;
+  int registers = 0;  // a thread's; at first an equal share
   std::deque<Product> products;
   std::map<float*, Accumulators> accumulators;  // by the first thread's
 };
@@ -118,10 +119,10 @@ struct Mbarrier {
   int64_t bytes = 0;  // still to come; below 0 where they came before they were announced
   uint32_t phase = 0;
   std::vector<Thread*> waiting;
-  Clock arriving, completed;  // of this phase, of those before
-  int agent = 0;              // that copies count on this mbarrier under
-  int maker = 0;              // the thread that initialised it, and when
-  uint32_t made = 0;
+  Clock arriving, completed;      // of this phase, of those before
+  int agent = 0;                  // that copies count on this mbarrier under
+  int maker = 0;                  // the thread that initialised it, and when
+  uint32_t made = 0, fenced = 0;  // fenced: 0 for not yet
 };
 
 struct Block {
@@ -193,6 +194,7 @@ inline void touch(Thread& t, uint32_t address, int bytes, Access a) {
 }
 
 // ---- collectives.cpp
+bool same_instruction(const Call& a, const Call& b);
 using Execute = void (*)(Warp&, const Meeting&);
 void meet(Thread& t, uint32_t mask, const void* arguments, Execute execute);
 using ExecuteGroup = void (*)(Block&, Warpgroup&);

@@ -48,6 +48,7 @@ void start(Block& b, Dim3 id, int shared_bytes) {
   b.threads = std::vector<Thread>(threads);
   b.warps.resize((threads + kWarpLanes - 1) / kWarpLanes);
   b.warpgroups.resize(threads / kWarpgroupThreads);
+  for (Warpgroup& g : b.warpgroups) g.registers = std::min(248, kRegisterFile / threads / 8 * 8);
   make_shared(b, shared_bytes);
   const int agents = b.agents();
   if (race_detection) b.time.assign(agents, 0);

@@ -60,7 +60,7 @@ void perform(Block& b, const BulkLoad& load) {
 
 void issue(Thread& t, BulkLoad load) {
   Mbarrier& m = find_mbarrier(*t.block, load.mbarrier, t.call);
-  if (race_detection && t.clock.fenced[m.maker] < m.made)
+  if (race_detection && (!m.fenced || t.clock.seen[m.maker] < m.fenced) && t.clock.fenced[m.maker] < m.made)
     report("race: " + t.call.where() + " counts on an mbarrier whose initialisation no fence_mbarrier_init followed");
   load.clock.learn(m.agent, t.block->tick(m.agent));
   t.block->loads.push_back(std::move(load));

@@ -80,7 +80,11 @@ void perform(Block& b, Warpgroup& g, Product& p) {
 }
 
 void do_fence(Block&, Warpgroup& g) { g.fenced = true; }
-void do_commit(Block&, Warpgroup& g) { ++g.group; }
+// Accumulators may enter in any number behind one fence, but not after the commit: they may have been touched since.
+void do_commit(Block&, Warpgroup& g) {
+  ++g.group;
+  g.fenced = false;
+}
 
 void take_accumulators(Warpgroup& g, int count) {
   const auto of = [&](int i) { return static_cast<const Wgmma*>(g.arguments[i])->d; };
@@ -112,7 +116,7 @@ void do_product(Block& b, Warpgroup& g) {
   const auto of = [&](int i) -> const Wgmma& { return *static_cast<const Wgmma*>(g.arguments[i]); };
   const Wgmma& op = of(0);
   const Call& call = g.threads[0]->call;
-  if (!g.fenced) fail(call, "no wgmma_fence since the start or the last wait");
+  if (!g.fenced && !g.accumulators.count(op.d)) fail(call, "no wgmma_fence since the start or the last commit");
   for (int i = 1; i < kWarpgroupThreads; ++i)
     if ((!op.a_registers && of(i).a != op.a) || of(i).b != op.b || of(i).accumulate != op.accumulate)
       fail(call, text("threads 0 and %d of the warpgroup differ in descriptors or in `accumulate`", i));
@@ -142,7 +146,6 @@ void do_wait(Block& b, Warpgroup& g) {
   }
   for (Thread* t : g.threads) t->clock.learn(b.unit_of(g), time);
   give_back_accumulators(g);
-  if (g.products.empty()) g.fenced = false;
 }
 
 }  // namespace

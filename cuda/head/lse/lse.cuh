@@ -15,25 +15,24 @@ struct RowLse {
   float max = kNone;
   float sum = 0;
 
-  // The logits z(0), ..., z(count - 1). exp(z - max) is one fused multiply-add and one ex2. Trap: where all of them are
-  // -inf, inf - inf.
+  // The logits z(0), ..., z(count - 1). z - max before the multiplication: the difference of two large numbers is
+  // exact, of their multiples it is not. Trap: where all of them are -inf, or one is inf, it would be inf - inf.
   template <int count, class Logits>
   LOSSK_DEVICE void add(const Logits& z) {
     float top = max;
 #pragma unroll
     for (int i = 0; i < count; ++i) top = maximum(top, z(i));
-    const float shift = top == kNone ? 0 : top * kLog2E;
-    sum *= exp2_approx(multiply_add(max, kLog2E, -shift));
+    const float shift = fabsf(top) == INFINITY ? 0 : top;
+    sum *= exp2_approx((max - shift) * kLog2E);
 #pragma unroll
-    for (int i = 0; i < count; ++i) sum += exp2_approx(multiply_add(z(i), kLog2E, -shift));
+    for (int i = 0; i < count; ++i) sum += exp2_approx((z(i) - shift) * kLog2E);
     max = top;
   }
 
   LOSSK_DEVICE void merge(const Partial& other) {
     const float top = maximum(max, other.max);
-    const float shift = top == kNone ? 0 : top * kLog2E;
-    sum = sum * exp2_approx(multiply_add(max, kLog2E, -shift)) +
-          other.sum * exp2_approx(multiply_add(other.max, kLog2E, -shift));
+    const float shift = fabsf(top) == INFINITY ? 0 : top;
+    sum = sum * exp2_approx((max - shift) * kLog2E) + other.sum * exp2_approx((other.max - shift) * kLog2E);
     max = top;
   }
 

@@ -16,8 +16,9 @@ constexpr int kDepth = 64, kLineBytes = 2 * kDepth, kPanelRows = 64, kPanelBytes
 constexpr auto kSwizzle = device::Swizzle::bytes128;
 
 // mma.sync with cp.async. 4 warps, each a 64 x 64 tile: a fragment that ldmatrix brought serves 4 products. 128
-// accumulators a thread leave room for two blocks on a multiprocessor, so that one's epilogue hides under the other's
-// products.
+// accumulators a thread and 98 KiB leave room for two blocks on a multiprocessor of compute capability 9.0 and 10.0, so
+// that one's epilogue hides under the other's products; on 8.x shared memory holds one (two stages would let 8.0 hold
+// two: not measured).
 struct MmaConfig {
   static constexpr int kRows = 128, kColumns = 128, kStages = 3;
   static constexpr int kWarpRows = 64, kWarpColumns = 64;

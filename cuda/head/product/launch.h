@@ -20,14 +20,15 @@ namespace lossk::head {
 // As many blocks as run at once, each with its share of the work.
 template <class Config, class... Parameters>
 [[nodiscard]] cudaError_t launch_product(
-    void (*kernel)(Parameters...), const Product& p, int per_multiprocessor, cudaStream_t stream,
+    void (*kernel)(Parameters...), const Product& p, cudaStream_t stream,
     const std::type_identity_t<Parameters>&... parameters) {
   const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows)} * ceil_div(p.b.rows, p.span);
   if (pieces == 0) return cudaSuccess;
+  device::Launch l{1, Config::kThreads, Config::kSharedBytes, stream};
   int blocks = 0;
-  if (const auto error = device::multiprocessors(&blocks); error != cudaSuccess) return error;
-  blocks = static_cast<int>(std::min<int64_t>(pieces, int64_t{blocks} * per_multiprocessor));
-  return device::launch(kernel, {blocks, Config::kThreads, Config::kSharedBytes, stream}, parameters...);
+  if (const auto error = device::resident_blocks(kernel, l, &blocks); error != cudaSuccess) return error;
+  l.blocks = static_cast<int>(std::min<int64_t>(pieces, blocks));
+  return device::launch(kernel, l, parameters...);
 }
 
 // TMA's view of an operand, in the boxes that load_boxes asks for.

@@ -9,8 +9,7 @@ template <class T, Along a, Along b, template <class, int> class Epilogue>
 [[nodiscard]] cudaError_t multiply_mma_sync(
     const Product& p, const typename Epilogue<T, 1>::Params& parameters, cudaStream_t stream) {
   if (!valid(p, MmaConfig::kColumns)) return cudaErrorInvalidValue;
-  return launch_product<MmaConfig>(
-      product_mma_sync<T, a, b, Epilogue>, p, MmaConfig::kMinBlocks, stream, p, parameters);
+  return launch_product<MmaConfig>(product_mma_sync<T, a, b, Epilogue>, p, stream, p, parameters);
 }
 
 }  // namespace lossk::head

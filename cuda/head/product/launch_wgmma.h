@@ -16,7 +16,7 @@ template <class T, Along a, Along b, template <class, int> class Epilogue>
     return error;
   if (const auto error = map_operand<T, b>(&map_b, p.b, p.depth, WgmmaConfig::kColumns); error != cudaSuccess)
     return error;
-  return launch_product<WgmmaConfig>(product_wgmma<T, a, b, Epilogue>, p, 1, stream, p, map_a, map_b, parameters);
+  return launch_product<WgmmaConfig>(product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
 }
 
 }  // namespace lossk::head

@@ -53,6 +53,14 @@ LOSSK_TEST(launch) {
 }
 
 __global__ void mark(int* out) { out[blockIdx.x] = blockIdx.x; }
+// At least one block fits where it may be launched at all, and no more than its threads leave room for.
+LOSSK_TEST(resident_blocks) {
+  int each = 0, blocks = 0;
+  check(multiprocessors(&each), "multiprocessors");
+  check(resident_blocks(who, {1, 512, 64 * 1024, nullptr}, &blocks), "resident_blocks");
+  expect(blocks >= each && blocks <= 4 * each && blocks % each == 0, "resident_blocks: " + std::to_string(blocks));
+}
+LOSSK_TEST(allow_shared) { test_launch(2, 64, 20000); }
 LOSSK_TEST(multiprocessors) {
   int count = -1;
   check(multiprocessors(&count), "multiprocessors");

@@ -113,7 +113,22 @@ __global__ void greedy() {
   else increase_registers<240>();
 }
 LOSSK_TEST(more_registers_than_there_are) {
-  expect_fault({"registers of 65536"}, [] { run(greedy, {1, 384, 0, nullptr}); });
+  expect_fault({"livelock", "in increase_registers at"}, [] { run(greedy, {1, 384, 0, nullptr}); });
+}
+
+__global__ void decreases_upwards() { decrease_registers<200>(); }
+LOSSK_TEST(a_decrease_that_is_none) {
+  expect_fault({"from 168 to 200 registers"}, [] { run(decreases_upwards, {1, 384, 0, nullptr}); });
+}
+
+__global__ void two_lines() {
+  if (threadIdx.x % 2) sync_block();
+  else sync_block();
+}
+LOSSK_TEST(divergent_at_a_barrier) {
+  expect_fault({"divergent warp", "sync_block at tests/device/faults/barriers.cu:"}, [] {
+    run(two_lines, {1, 32, 0, nullptr});
+  });
 }
 
 LOSSK_TEST(launch_out_of_range) {

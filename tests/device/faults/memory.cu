@@ -208,7 +208,7 @@ struct NoFence {
     wgmma<Bf16, 64>(d, tile, tile, false);
   }
 };
-LOSSK_TEST(wgmma_without_fence) { expect_fault({"no wgmma_fence since"}, with_product<NoFence>); }
+LOSSK_TEST(wgmma_without_fence) { expect_fault({"no wgmma_fence since the start"}, with_product<NoFence>); }
 
 struct NoWait {
   LOSSK_DEVICE void operator()(uint64_t tile) const {

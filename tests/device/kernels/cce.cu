@@ -87,7 +87,7 @@ Gradients<T> run_backward(Path path, const Problem<T>& p, bool want_input = true
   return {grad_input.values(), grad_weight.values()};
 }
 
-// Two roundings to the type, of dlogits and of the gradient, and float32 sums.
+// Two roundings to the type, of dlogits and of the gradient, and float32 sums (a gradient that is 0 is off by those).
 template <class T>
 void expect_close(const std::vector<T>& got, const std::vector<double>& want, const char* name) {
   double error = 0, norm = 0;
@@ -98,7 +98,7 @@ void expect_close(const std::vector<T>& got, const std::vector<double>& want, co
   }
   const double unit = std::is_same_v<T, Bf16> ? 0x1p-8 : 0x1p-11;
   expect(
-      std::sqrt(error) <= unit * std::sqrt(norm) + 1e-12,  // nan fails
+      std::sqrt(error) <= unit * std::sqrt(norm) + 4e-6 * std::sqrt(double(want.size())),  // nan fails
       std::string(name) + ": off by " + std::to_string(std::sqrt(error / norm)) + " of its norm");
 }
 

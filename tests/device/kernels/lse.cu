@@ -114,8 +114,33 @@ LOSSK_TEST(lse_mma_edges) {
   check_lse<Bf16>(head::lse, {40, 300, 64, 256}, 1000);  // peaked: all other columns vanish
 }
 
+// Rows with inf or nan in them are what torch says they are, and leave the others alone.
+void check_extremes(Path path) {
+  constexpr int kN = 6, kV = 300, kD = 8;
+  std::vector<Bf16> input(kN * kD), weight(kV * kD);
+  const float first[kN] = {1, INFINITY, -INFINITY, NAN, 3e38f, 0};
+  for (int row = 0; row < kN; ++row) input[row * kD] = bf16(first[row]);
+  for (int v = 0; v < kV; ++v) weight[v * kD] = bf16(v == 7 ? 1 : 0.5f);
+  Buffer<Bf16> x(input), w(weight);
+  Buffer<int64_t> t(std::vector<int64_t>(kN, 7));
+  Buffer<head::Partial> partial(size_t(4) * kN);
+  Buffer<float> lse(size_t{kN}), logit(size_t{kN});
+  check(
+      path(
+          {x.data(), w.data(), t.data(), partial.data(), lse.data(), logit.data(), kN, kV, kD, 256}, Element::bf16,
+          nullptr),
+      "lse");
+  synchronize();
+  const std::vector<double> want{
+      std::log(299 * std::exp(0.5) + std::exp(1.0)), INFINITY, -INFINITY, NAN, to_float(bf16(3e38f)), std::log(300.0)};
+  const std::vector<float> got = lse.values();
+  expect_near({got[0], got[1], got[2], got[3], got[5]}, {want[0], want[1], want[2], want[3], want[5]}, 6, "lse");
+  expect(got[4] == static_cast<float>(want[4]), "lse at the largest logits");
+}
+LOSSK_TEST(lse_mma_extremes) { check_extremes(head::lse); }
+
 LOSSK_TEST(lse_refuses) {
-  float out[4] = {};
+  alignas(16) float out[4] = {};
   const LseParams good{out, out, nullptr, nullptr, out, out, 0, 4, 8, 256};
   const auto refuses = [&](auto change) {
     LseParams p = good;
@@ -176,6 +201,7 @@ LOSSK_TEST(lse_wgmma_edges) {
   check_lse<Bf16>(head::lse_sm90, {5, 100, 0, 256});
   check_lse<Bf16>(head::lse_sm90, {40, 300, 64, 256}, 1000);
 }
+LOSSK_TEST(lse_wgmma_extremes) { check_extremes(head::lse_sm90); }
 LOSSK_TEST(lse_wgmma_same_bits) { check_same_bits<Fp16>(head::lse_sm90); }
 #endif
 
