@@ -1,7 +1,6 @@
 """cuda/check.py on what the tools said once: what it reads, and that it refuses what it is there to refuse."""
 
 import importlib.util
-import shutil
 import sys
 from pathlib import Path
 
@@ -96,7 +95,6 @@ def test_names_are_short_and_keep_their_template_arguments(demangled, short):
     assert check.shorten(demangled) == short
 
 
-@pytest.mark.skipif(not shutil.which("c++filt"), reason="no binutils")
 def test_names_inside_messages_are_demangled():
     assert check.demangle(f"in '{WGMMA}'\n") == "in 'void lossk::head::lse_wgmma<lossk::device::Bf16>(float*)'\n"
 
@@ -187,7 +185,6 @@ def test_another_compiler_is_refused(tmp_path):
         check.main(["--nvcc", str(tmp_path / "none" / "nvcc")])
 
 
-@pytest.mark.skipif(not shutil.which("c++filt"), reason="no binutils")
 def test_from_the_compilers_output_to_kernels(tmp_path, monkeypatch):
     monkeypatch.setattr(check, "ROOT", tmp_path)
     (tmp_path / "ptxas").write_text(PTXAS)

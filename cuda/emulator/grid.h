@@ -1,5 +1,7 @@
 // device/grid.h on a CPU.
 #pragma once
+#include <bit>
+
 #include "device/platform.h"
 
 namespace lossk::device {
@@ -7,7 +9,12 @@ namespace lossk::device {
 LOSSK_DEVICE uint32_t atomic_add(uint32_t* p, uint32_t x) {
   return emulator::atomic(p, [](uint32_t old, uint32_t x, uint32_t) { return old + x; }, x);
 }
-LOSSK_DEVICE float atomic_add(float* p, float x) { return emulator::atomic_add(p, x); }
+LOSSK_DEVICE float atomic_add(float* p, float x) {
+  const auto add = [](uint32_t old, uint32_t x, uint32_t) {
+    return std::bit_cast<uint32_t>(std::bit_cast<float>(old) + std::bit_cast<float>(x));
+  };
+  return std::bit_cast<float>(emulator::atomic(p, add, std::bit_cast<uint32_t>(x)));
+}
 LOSSK_DEVICE uint32_t atomic_max(uint32_t* p, uint32_t x) {
   return emulator::atomic(p, [](uint32_t old, uint32_t x, uint32_t) { return std::max(old, x); }, x);
 }

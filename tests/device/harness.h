@@ -124,6 +124,15 @@ std::vector<T> random_integers(size_t size, int low = -4, int high = 4) {
   return values;
 }
 
+// Normally distributed, times `scale`.
+template <class T>
+std::vector<T> random_matrix(size_t size, float scale) {
+  std::normal_distribution<float> normal;
+  std::vector<T> values(size);
+  for (T& x : values) x = from_float<T>(scale * normal(random_source()));
+  return values;
+}
+
 template <class T>
 std::vector<float> to_floats(const std::vector<T>& values) {
   std::vector<float> result;

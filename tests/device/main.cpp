@@ -1,5 +1,5 @@
-// Runs the tests of one program: `test [--only NAME] [--except NAME] [--list] [--seeds N]`, or one schedule as a failure
-// names it.
+// Runs the tests of one program: `test [--only NAME] [--except NAME] [--list] [--seeds N]`, or one schedule as a
+// failure names it.
 //
 // Compiled by nvcc for a GPU, by g++ for the emulator.
 #include <chrono>

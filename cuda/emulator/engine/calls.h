@@ -85,8 +85,7 @@ void bulk_commit();
 void bulk_wait(int groups, bool written);  // until read from shared memory, or until written too
 
 // ---- between blocks and kernels
-uint32_t atomic(uint32_t* p, uint32_t (*change)(uint32_t old, uint32_t x, uint32_t y), uint32_t x, uint32_t y = 0);
-float atomic_add(float* p, float x);
+uint32_t atomic(void* p, uint32_t (*change)(uint32_t old, uint32_t x, uint32_t y), uint32_t x, uint32_t y = 0);
 void store_release(uint32_t* p, uint32_t x);
 uint32_t load_acquire(const uint32_t* p);
 void backoff();

@@ -1,5 +1,7 @@
 // Global memory: what of it exists, and who touches it beside whom. Blocks know of one another only through flags and
 // atomics; what a launch before this one did is known to all.
+#include <cstring>
+
 #include "emulator/engine/machine.h"
 
 namespace lossk::emulator {
@@ -131,23 +133,15 @@ void fence_device() {
 }
 
 // One host thread runs all blocks, so that these are atomic by nature; each is a place to switch.
-uint32_t atomic(uint32_t* p, uint32_t (*change)(uint32_t, uint32_t, uint32_t), uint32_t x, uint32_t y) {
+uint32_t atomic(void* p, uint32_t (*change)(uint32_t, uint32_t, uint32_t), uint32_t x, uint32_t y) {
   Thread& t = LOSSK_ENTER("atomic");
   check_global(p, 4, 4, t.call);
   pause_running(false);
   meet_at(t, p);
-  const uint32_t old = *p;
-  *p = change(old, x, y);
-  return old;
-}
-
-float atomic_add(float* p, float x) {
-  Thread& t = LOSSK_ENTER("atomic_add");
-  check_global(p, 4, 4, t.call);
-  pause_running(false);
-  meet_at(t, p);
-  const float old = *p;
-  *p = old + x;
+  uint32_t old;
+  memcpy(&old, p, 4);
+  const uint32_t changed = change(old, x, y);
+  memcpy(p, &changed, 4);
   return old;
 }
 

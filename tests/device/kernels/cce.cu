@@ -15,14 +15,6 @@ struct Shape {
 };
 
 template <class T>
-std::vector<T> random_matrix(size_t size, float scale) {
-  std::normal_distribution<float> normal;
-  std::vector<T> values(size);
-  for (T& x : values) x = from_float<T>(scale * normal(random_source()));
-  return values;
-}
-
-template <class T>
 struct Problem {
   Shape s;
   std::vector<T> input, weight;

@@ -16,15 +16,6 @@ struct Shape {
   int n, v, d, segment;
 };
 
-// Logits of about -3 to 3 times `scale`.
-template <class T>
-std::vector<T> random_matrix(size_t size, float scale) {
-  std::normal_distribution<float> normal;
-  std::vector<T> values(size);
-  for (T& x : values) x = from_float<T>(scale * normal(random_source()));
-  return values;
-}
-
 struct Exact {
   std::vector<double> lse, target_logit;
 };
