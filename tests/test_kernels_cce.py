@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tolerance import assert_as_good_as_torch, assert_identical
 
-from tests import kernels
-from tests.tolerance import assert_as_good_as_torch, assert_identical
+from bench import kernels
 
 # (n, v, d, chunk), and how far logits spread: nearly flat, and rows that are sure of one column.
 SHAPES = [(1, 1, 8, 8), (9, 130, 64, 64), (130, 300, 136, 256), (140, 513, 320, 256)]

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tolerance import assert_as_good_as_torch, assert_identical
 
-from tests import kernels
-from tests.tolerance import assert_as_good_as_torch, assert_identical
+from bench import kernels
 
 SHAPES = [(1, 1, 8), (9, 130, 64), (130, 300, 136), (200, 513, 320)]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from bench import kernels
 from bench.shapes import SHAPES, Shape
 from bench.timing import ratio, spread
-from tests import kernels
 
 Row = dict[str, Any]
 FAMILIES: dict[str, Callable[["Clock"], list[Row]]] = {}
