@@ -60,7 +60,10 @@ LOSSK_TEST(resident_blocks) {
   check(resident_blocks(who, {1, 512, 64 * 1024, nullptr}, &blocks), "resident_blocks");
   expect(blocks >= each && blocks <= 4 * each && blocks % each == 0, "resident_blocks: " + std::to_string(blocks));
 }
-LOSSK_TEST(allow_shared) { test_launch(2, 64, 20000); }
+LOSSK_TEST(allow_shared) {
+  check(allow_shared(who, 80000), "allow_shared");
+  test_launch(2, 64, 20000);
+}
 LOSSK_TEST(multiprocessors) {
   int count = -1;
   check(multiprocessors(&count), "multiprocessors");
