@@ -159,7 +159,6 @@ Thread& enter(const char* what, const void* site);
 void block_running();  // until somebody wakes it
 void wake(Thread& t);
 void pause_running(bool polling);  // let others go first; polling: nothing was achieved
-std::vector<std::unique_ptr<Block>>& active_blocks();
 
 #define LOSSK_ENTER(what) ::lossk::emulator::enter(what, __builtin_return_address(0))
 

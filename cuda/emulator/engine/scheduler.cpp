@@ -181,8 +181,6 @@ void run_blocks(Dim3 grid, int shared_bytes) {
 
 }  // namespace
 
-std::vector<std::unique_ptr<Block>>& active_blocks() { return active; }
-
 uint32_t random_bits() {
   random_state ^= random_state << 13;
   random_state ^= random_state >> 7;
