@@ -32,9 +32,17 @@ emulator: $(VENV)/builders  ## the tests of the CUDA kernels, built for a CPU
 	$(BIN)/cmake -G Ninja -S tests/device -B build/emulator -DCMAKE_BUILD_TYPE=None -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/emulator
 
-emulator-check: emulator  ## five minutes: they pass, in three builds, and every seeded bug is found
+emulator-check: emulator $(VENV)/installed  ## six minutes: they pass, in three builds, and every seeded bug is found
 	$(BIN)/ctest --test-dir build/emulator --verbose --parallel 2
 	$(BIN)/python tests/device/mutants.py build/emulator
+	$(EMULATED) tests/test_stats_values.py tests/test_logp.py tests/test_cce_invariance.py
+	LOSSK_KERNELS=mma_sync $(EMULATED) tests/test_stats_gradients.py
+
+EMULATED := $(BIN)/python -m pytest -q --device=emulator
+
+emulator-test: emulator $(VENV)/installed  ## eight minutes: the tests of the head's ops on the emulated CUDA kernels
+	$(EMULATED)
+	LOSSK_KERNELS=mma_sync $(EMULATED)
 
 cuda-check: $(VENV)/nvcc/installed  ## a minute, no GPU: every kernel's registers, spills and instructions
 	$(BIN)/python cuda/check.py --nvcc $(VENV)/nvcc/nvidia/cu13/bin/nvcc

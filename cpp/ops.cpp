@@ -39,8 +39,8 @@ STABLE_TORCH_LIBRARY(lossk, m) {
       "Tensor? aux, Tensor? active, float softcap, float margin, Tensor stats, Tensor sketch, Tensor row_coef, "
       "Tensor? index_coef, float tau, bool fill, bool[] needs_grad, bool weight_grad_fp32) "
       "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale, Tensor live)");
-  // Sum over rows of a lse + b lse^2 + c sum_v aux_v z_v - sum_k index_coef[k] z[index[k]], loss_coef [3, N] = a b c,
-  // and in the same sweep its gradients, unrounded (float32 or float64), where needs_grad asks.
+  // Sum over rows of a lse + b lse^2 + c sum_v aux_v z_v - sum_k index_coef[k] z[index[k]], loss_coef [3, N] = a b c
+  // ([2, N]: c is 0), and in the same call its gradients, unrounded (float32 or float64), where needs_grad asks.
   m.def(
       "cce_forward(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor index, Tensor? aux, "
       "Tensor? active, float softcap, float margin, Tensor loss_coef, Tensor index_coef, bool[] needs_grad) "

@@ -13,16 +13,54 @@ torch.set_printoptions(precision=9)
 
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=None, help="seed of every test instead of the one from its name")
-    parser.addoption("--device", choices=("cpu", "cuda", "all"), default="all", help="all: cuda only where it is there")
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda", "emulator", "all"),
+        default="all",
+        help="all: cuda only where it is there; emulator: the CUDA kernels on a CPU's tensors",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--device") == "emulator":
+        import emulated
+
+        emulated.replace_cpu_kernels()
+
+
+def on_gpu_kernels(item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or "device" not in callspec.params:
+        return False
+    return callspec.params["device"] == "cuda" or item.config.getoption("--device") == "emulator"
+
+
+def pytest_collection_modifyitems(config, items):
+    """float64 is for CPUs, live columns as yet; what has no device is not for the emulator."""
+    keep, drop = [], []
+    for item in items:
+        gpu = on_gpu_kernels(item)
+        only_cpu = item.get_closest_marker("float64") or item.get_closest_marker("live")
+        only_cpu = gpu and (only_cpu or item.callspec.params.get("dtype") == torch.float64)
+        elsewhere = config.getoption("--device") == "emulator" and not gpu
+        (drop if only_cpu or elsewhere else keep).append(item)
+    if drop:
+        config.hook.pytest_deselected(items=drop)
+        items[:] = keep
 
 
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
         import lossk
 
-        given = metafunc.config.getoption("--device")
+        given = metafunc.config.getoption("--device").replace("emulator", "cpu")
         cuda = torch.cuda.is_available() and lossk.build_info()["cuda"]
         metafunc.parametrize("device", [given] if given != "all" else ["cpu", "cuda"] if cuda else ["cpu"])
+
+
+@pytest.fixture
+def gpu_kernels(request, device) -> bool:
+    return on_gpu_kernels(request.node)
 
 
 @pytest.fixture(autouse=True)

@@ -125,3 +125,28 @@ def test_a_failed_call_leaves_the_next_one_alone():
     with pytest.raises(ValueError):
         linear_cross_entropy(**p.with_(target=p.tensors["target"].where(p.tensors["target"] != -100, 203)).arguments())
     assert torch.equal(linear_cross_entropy(**p.arguments()), before)
+
+
+def test_an_index_outside_the_vocabulary(device, gpu_kernels):
+    """The CPU op refuses it; a GPU's, which cannot without waiting for it, makes nan of it and of nothing else."""
+    input, weight = torch.randn(5, 8, device=device), torch.randn(33, 8, device=device)
+    index = torch.tensor([[0], [33], [-1], [2**40], [-7]], device=device)
+    call = lambda: torch.ops.lossk.linear_stats(  # noqa: E731
+        input, weight, None, None, index, None, None, 0.0, 0.0, True, 0.0, True
+    )
+    if not gpu_kernels:
+        with pytest.raises(RuntimeError, match=r"index must be in \[0, 33\) or -1, got 33 at \[1, 0\]"):
+            call()
+        return
+    stats, logits, logp, *_ = call()
+    assert stats.isfinite().all()
+    for x in (logits, logp):
+        assert x[:, 0].isnan().tolist() == [False, True, False, True, True] and x[2, 0] == 0
+
+
+def test_a_target_outside_the_vocabulary_is_an_error_where_asked(device, monkeypatch):
+    monkeypatch.setenv("LOSSK_CHECK", "1")
+    input, weight = torch.randn(2, 8, device=device), torch.randn(33, 8, device=device)
+    for wrong in (33, -7):
+        with pytest.raises(ValueError, match=rf"target must be in \[0, 33\) or -100, got {wrong} at \[1\]"):
+            linear_cross_entropy(input, weight, torch.tensor([0, wrong], device=device))

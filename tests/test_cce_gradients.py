@@ -28,6 +28,7 @@ def check(problem, **how):
 
 @each_reduction
 @each_option
+@pytest.mark.float64
 def test_gradcheck(option, reduction, device):
     p = random_problem(4, 11, 3, torch.float64, device=device, reduction=reduction, **OPTIONS[option]).leaves()
     names = [name for name in LEAVES if name in p.tensors]

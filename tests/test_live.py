@@ -24,6 +24,8 @@ from tolerance import assert_as_good_as_torch, assert_identical, relative_error
 from bench import problems
 from bench.shapes import Shape
 
+pytestmark = pytest.mark.live
+
 LIVE_OPTIONS = {
     name: option | ({"label_smoothing": 0.0} if option.get("softcap") and option.get("label_smoothing") else {})
     for name, option in OPTIONS.items()

@@ -38,6 +38,7 @@ def test_options(options, kind, temperature, dtype, device):
 
 
 @each_temperature
+@pytest.mark.float64
 def test_gradcheck(temperature, device):
     p = logp_problem(4, 11, 3, torch.float64, temperature=temperature, bias=True, softcap=3.0, device=device).leaves()
     names = [name for name, x in p.tensors.items() if x.requires_grad]

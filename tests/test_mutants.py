@@ -20,9 +20,9 @@ def test_the_edit_fits(mutant):
 
 def test_a_stale_edit_is_refused():
     with pytest.raises(ValueError, match="2 places"):
-        mutants.mutated("a a", mutants.Mutant("kind", mutants.LSE_MMA, "file", "a", "b"))
+        mutants.mutated("a a", mutants.Mutant("kind", mutants.STATS_MMA, "file", "a", "b"))
     with pytest.raises(ValueError, match="0 places"):
-        mutants.mutated("", mutants.Mutant("kind", mutants.LSE_MMA, "file", "a", "b"))
+        mutants.mutated("", mutants.Mutant("kind", mutants.STATS_MMA, "file", "a", "b"))
 
 
 def test_every_launcher_has_mutants_of_the_classes():

@@ -38,6 +38,14 @@ def build_tests(arch: str) -> Step:
     return Step(BUILD_TESTS, [configure, ["cmake", "--build", folder]], 300, "device")
 
 
+def build_package(arch: str) -> Step:
+    """Into SITE, against the torch that runs this."""
+    install = [sys.executable, "-m", "pip", "install", "--verbose", "--no-build-isolation", "--no-deps", "--no-index"]
+    install += ["--no-compile", "--upgrade", "--target", str(SITE), f"-Cbuild-dir={PACKAGE}"]
+    install += ["-Ccmake.define.LOSSK_CUDA=ON", f"-Ccmake.define.LOSSK_SM={arch.rstrip('a')}", "."]
+    return Step(BUILD_PACKAGE, [install], 200, "package")
+
+
 def pytest(device: str, *arguments: str) -> list[str]:
     command = [sys.executable, "-m", "pytest", "-m", "not slow", f"--device={device}", "-q", *arguments]
     if importlib.util.find_spec("torch_abi_audit") is None:  # a GPU does not change the ABI: audited elsewhere
@@ -58,15 +66,9 @@ def steps_with(capability: tuple[int, int]) -> list[Step]:
     steps = [build_tests(arch)]
     for name in PROGRAMS:
         steps.append(Step(name, [[str(DEVICE_TESTS / name)]], 120, "device", " 0 failed", BUILD_TESTS))
-    install = [sys.executable, "-m", "pip", "install", "--verbose", "--no-build-isolation", "--no-deps", "--no-index"]
-    install += ["--no-compile", "--upgrade", "--target", str(SITE), f"-Cbuild-dir={PACKAGE}"]
-    install += ["-Ccmake.define.LOSSK_CUDA=ON", f"-Ccmake.define.LOSSK_SM={arch.rstrip('a')}", "."]
-    steps.append(Step(BUILD_PACKAGE, [install], 200, "package"))
+    steps.append(build_package(arch))
     built = {"needs": BUILD_PACKAGE, "environment": {"PYTHONPATH": str(SITE)}}
-    # The ops have no CUDA kernels yet: the kernels are tested by themselves, the package on the CPU beside the GPU.
-    kernels = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kernels_*.py"))
-    steps.append(Step("pytest kernels", [pytest("cuda", *kernels)], 100, "package", **built))
-    steps.append(Step("pytest package", [pytest("cpu")], 280, "package", **built))
+    steps.append(Step("pytest package", [pytest("cuda")], 380, "package", **built))
     steps += [sanitize(tool, name, *NO_HAZARDS.get((tool, name), [])) for tool in SANITIZERS for name in PROGRAMS]
     return steps
 

@@ -1,5 +1,6 @@
 """Families of GPU benches: a function of a Clock that returns rows; each family becomes one file of results."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -7,7 +8,6 @@ from typing import Any
 
 import torch
 
-from bench import kernels
 from bench.shapes import SHAPES, Shape
 from bench.timing import ratio, spread
 
@@ -98,23 +98,52 @@ def ceilings(clock: Clock) -> list[Row]:
 
 
 HEADS = ("reference", "llama-3-8b", "qwen3.5-35b-a3b")
-DRY_HEAD = Shape(64, 64, 300, "a few tiles in the emulator")
+DRY_HEAD = Shape(64, 64, 300, "a few tiles")
+
+
+def paths(clock: Clock) -> list[str]:
+    """The head's ways of multiplying here; see LOSSK_KERNELS in CONTRIBUTING.md."""
+    if clock.dry:
+        return ["cpu"]
+    return ["wgmma", "mma_sync"] if torch.cuda.get_device_capability() == (9, 0) else ["mma_sync"]
+
+
+def by_path(path: str, run: Callable[[], object]) -> Callable[[], object]:
+    def chosen() -> object:
+        if path == "mma_sync":
+            os.environ["LOSSK_KERNELS"] = path
+        try:
+            return run()
+        finally:
+            os.environ.pop("LOSSK_KERNELS", None)
+
+    return chosen
 
 
 def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
-    """Each kernel beside the matmul that the logits take, in the same rounds; forward 1 matmul at best, backward 3."""
+    """Each op beside the matmul that the logits take, in the same rounds: so many products it takes at best."""
+    import lossk
+
     n, d, v, _ = shape
     input, weight = (torch.randn(size, device=clock.device).mul(d**-0.25).bfloat16() for size in ((n, d), (v, d)))
-    target, coef = torch.randint(v, (n,), device=clock.device), torch.full((n,), 1 / n, device=clock.device)
+    target = torch.randint(v, (n,), device=clock.device)
+    index, coef = target[:, None], torch.full((1, n), 1 / n, device=clock.device)
     logits = torch.empty(n, v, device=clock.device, dtype=torch.bfloat16)
-    picked = (input.float() * weight[target].float()).sum(1)
+    head, plain = (input, weight, None, None, index, None, None), (0.0, 0.0)
+    stats = lambda: torch.ops.lossk.linear_stats(*head, *plain, False, 0.0, True)  # noqa: E731
+    found, picked, *_ = stats()
+    torch.testing.assert_close(picked[:, 0], (input.float() * weight[target].float()).sum(1), rtol=1e-3, atol=1e-3)
+    last = (found[:2], None, coef, coef.T.contiguous(), [True, True, False, False], False)
+    leaves = input.clone().requires_grad_(), weight.clone().requires_grad_()
+    loss = lambda: torch.autograd.grad(lossk.linear_cross_entropy(*leaves, target), leaves)  # noqa: E731
     runs = {"matmul": (1, lambda: torch.mm(input, weight.T, out=logits))}
-    for path in kernels.paths(clock.device):
-        lse, found = kernels.lse(path, input, weight, target)
-        torch.testing.assert_close(found, picked, rtol=1e-3, atol=1e-3)
-        operands = (path, input, weight, target, lse, coef)
-        runs[f"lse {path}"] = 1, lambda path=path: kernels.lse(path, input, weight, target)
-        runs[f"cce_backward {path}"] = 3, lambda operands=operands: kernels.cce_backward(*operands)
+    for path in paths(clock):
+        runs[f"linear_stats {path}"] = 1, by_path(path, stats)
+        runs[f"linear_stats_backward {path}"] = (
+            3,
+            by_path(path, lambda: torch.ops.lossk.linear_stats_backward(*head, *plain, *last)),
+        )
+        runs[f"linear_cross_entropy {path}"] = 4, by_path(path, loss)
     times = clock.interleaved({name: run for name, (_, run) in runs.items()})
     return [
         {
@@ -130,6 +159,6 @@ def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
 
 @family
 def head(clock: Clock) -> list[Row]:
-    """cuda/head: log-sum-exp of a head's logits, and the gradients of its cross-entropy; no logits stored."""
+    """cuda/head: statistics of a head's logits, their gradients, and cross-entropy with both; no logits stored."""
     shapes = {"dry": DRY_HEAD} if clock.dry else {name: SHAPES[name] for name in HEADS}
     return [row for name, shape in shapes.items() for row in head_rows(clock, name, shape)]

@@ -1,5 +1,6 @@
 """Results of the families as JSON, with what they depend on and nothing that names the machine or its user."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from bench.gpu.check import FOLDER, NO_DEVICE, ROOT
+from bench.gpu.check import FOLDER, NO_DEVICE, ROOT, SITE, architecture, build_package
 from bench.gpu.families import FAMILIES, Clock
+from bench.gpu.steps import run_steps, summary
 
 RESULTS = ROOT / "bench" / "results"
 DRY_RESULTS = FOLDER / "bench"
@@ -60,6 +62,18 @@ def write(folder: Path, name: str, facts: dict, rows: list[dict]) -> Path:
     return path
 
 
+def have_package() -> bool:
+    """lossk for this GPU: where it is not installed, it is built as the check builds it."""
+    if importlib.util.find_spec("lossk") is None:
+        if not (SITE / "lossk").exists():
+            outcomes = run_steps([build_package(architecture(torch.cuda.get_device_capability()))], FOLDER, ROOT)
+            print(summary(outcomes))
+            if not outcomes[0].ok:
+                return False
+        sys.path.insert(0, str(SITE))
+    return True
+
+
 def run_bench(only: list[str] | None = None, commit: str | None = None) -> int:
     """Every family in turn; one that fails does not stop the others."""
     unknown = set(only or ()) - set(FAMILIES)
@@ -68,6 +82,8 @@ def run_bench(only: list[str] | None = None, commit: str | None = None) -> int:
     facts = machine(commit)
     if facts["gpu"]:
         clock, folder = Clock("cuda"), RESULTS / folder_name(facts["gpu"])
+        if not have_package():
+            return 1
     else:
         print(f"{NO_DEVICE}: a dry run on the CPU, whose numbers mean nothing")
         clock, folder = Clock("cpu"), DRY_RESULTS

@@ -25,17 +25,16 @@ template <class T>
 Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& index_coef, const Wanted& wanted) {
   const Head<T> head(args);
   const int64_t n = head.total, active = head.rows.size(), dim = head.dim, picks = head.picks;
-  check_tensor(args.op, "loss_coef", loss_coef, {3, n}, scalar_type_of<T>);
+  const bool dense = loss_coef.dim() == 2 && loss_coef.size(0) == 3;  // every statistic, and the general gradient
+  check_tensor(args.op, "loss_coef", loss_coef, {dense ? 3 : 2, n}, scalar_type_of<T>);
   check_tensor(args.op, "index_coef", index_coef, {n, picks}, scalar_type_of<T>);
   const Optional<T> loss_of(loss_coef), pick_of(index_coef);
-  const T *a = loss_of.data, *b = a + n, *c = b + n;
+  const T *a = loss_of.data, *b = a + n, *c = dense ? b + n : nullptr;
 
   Tensor lse = zeros(args.op, args.input, {n}, scalar_type_of<T>);
   Tensor loss = zeros(args.op, args.input, {}, scalar_type_of<T>);
   GradTensors grads = grad_tensors(args, head, wanted, scalar_type_of<T>, scalar_type_of<T>);
 
-  bool dense = false;  // aux_dot is in the loss: every statistic, and the general gradient
-  for (int64_t i : head.rows) dense = dense || c[i] != 0;
   const bool any = wanted.any() && head.vocab > 0;
   const int64_t chunk = any ? rows_kept(head, active) : rows_per_chunk(head, active);
   Sweep<T> sweep(head, chunk, any ? head.segments() : 0);
@@ -55,7 +54,7 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
       const double z = states[r].lse();
       data<T>(lse)[row] = T(z);
       double term = a[row] * z + b[row] * z * z;
-      if (c[row] != 0) term += c[row] * states[r].aux_dot;
+      if (dense && c[row] != 0) term += c[row] * states[r].aux_dot;
       for (int64_t k = 0; k < picks; ++k)
         if (index[k] >= 0) term -= double(pick_of.data[row * picks + k]) * picked.get<T>()[row * picks + k];
       total += term;
@@ -64,7 +63,7 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
             .lse = T(z),
             .lse_low = low_part<T>(z),
             .a0 = T(a[row] + 2 * b[row] * z),
-            .b = c[row],
+            .b = dense ? c[row] : T(0),
             .pick = pick_of.data + row * picks};
     }
     if (!any) continue;

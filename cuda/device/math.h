@@ -54,6 +54,14 @@ LOSSK_DEVICE uint32_t pack_fp16(float low, float high) {
   return pair;
 }
 
+// The low 16 bits, a bf16 (fp16), as a float: exact.
+LOSSK_DEVICE float widen_bf16(uint32_t bits) { return __uint_as_float(bits << 16); }
+LOSSK_DEVICE float widen_fp16(uint32_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(static_cast<uint16_t>(bits)));
+  return x;
+}
+
 // cvt.rna.tf32: to nearest, ties away; the low 13 bits of the result are 0.
 LOSSK_DEVICE uint32_t to_tf32(float x) {
   uint32_t y;

@@ -4,7 +4,8 @@
 #pragma once
 #include <cstdint>
 
-#ifdef __CUDACC__
+// A binding is compiled by a host's compiler, with the toolkit's headers.
+#if defined(__CUDACC__) || defined(LOSSK_TOOLKIT)
 #include <cuda.h>
 #include <cuda_runtime.h>
 

@@ -22,6 +22,8 @@ LOSSK_DEVICE uint32_t pack_bf16(float low, float high) {
 LOSSK_DEVICE uint32_t pack_fp16(float low, float high) {
   return emulator::to_fp16(low) | uint32_t{emulator::to_fp16(high)} << 16;
 }
+LOSSK_DEVICE float widen_bf16(uint32_t bits) { return std::bit_cast<float>(bits << 16); }
+LOSSK_DEVICE float widen_fp16(uint32_t bits) { return emulator::from_fp16(static_cast<uint16_t>(bits)); }
 LOSSK_DEVICE uint32_t to_tf32(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   return std::isfinite(x) ? (bits + 0x1000) & ~0x1fffu : bits;

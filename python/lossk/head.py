@@ -113,9 +113,12 @@ def linear_cross_entropy(
     same; see lossk.live_report for what was done. Not with softcap and label_smoothing together.
 
     Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes), with
-    tau 1 + 3 x the live share. Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and (CPU)
-    targets out of range; RuntimeError on a second derivative. The idea: Wijmans et al. 2024, Cut Your Losses,
-    arXiv:2411.09009, section 4; live columns and their fill are lossk's own.
+    tau 1 + 3 x the live share. On a GPU all of them are four; bfloat16 and float16 with D a multiple of 8 and contiguous
+    rows are read in place, anything else through copies of 64 MiB of the weight at a time; float32 takes six products
+    of bfloat16 for each; no live columns yet. Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options
+    and targets out of range (on a GPU those make the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for
+    the error and its synchronisation); RuntimeError on a second derivative. The idea: Wijmans et al. 2024, Cut Your
+    Losses, arXiv:2411.09009, section 4; live columns and their fill are lossk's own.
     """
     return _cross_entropy("linear_cross_entropy", **locals())
 
@@ -149,7 +152,7 @@ def _cross_entropy(
     # loss_i = a lse + b lse^2 - e/V sum_v w_v z_v - sum_k pick_k z_k, so that gradients are linear in what is known now
     present = index >= 0
     active = present.any(-1)
-    class_weight = None if weight is None else torch.where(present, weight[index.clamp_min(0)], 0)
+    class_weight = None if weight is None else torch.where(present, weight[index.clamp(0, max(vocab - 1, 0))], 0)
     if class_weight is not None:
         share = share * class_weight
     per_row = active.to(h.acc)
@@ -168,10 +171,12 @@ def _cross_entropy(
     tensors = (h.input, h.linear_weight, h.linear_bias, h.scale)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
     live = tau if any(needs) else 0.0
+    # On a GPU the backward recomputes: cce_forward would keep d weight in float32, all of it.
     fused = not live and reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
+    fused = fused and h.input.device.type == "cpu"
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
-        coefs = torch.stack([a, z_loss * per_row, -dense])
+        coefs = torch.stack([a, z_loss * per_row] + [-dense] * bool(label_smoothing))
         loss = torch.ops.lossk.cce_forward(*tensors[:2], *rest, coefs, pick, needs)[0]
     else:
         stats, _, logp, *_ = torch.ops.lossk.linear_stats(
@@ -211,6 +216,8 @@ def _targets(op, h, vocab, target, soft_target, ignore_index, margin):
         flat = (h.shape.numel(), shape[-1])
         index, share = indices.reshape(flat).long(), weights.reshape(flat).to(h.acc)
     ignored = index == ignore_index
+    if index.device.type != "cpu":  # in_vocab has not looked: what is below 0 must not pass for absent
+        index = torch.where(index < 0, vocab, index)
     return torch.where(ignored, -1, index), torch.where(ignored, 0, share)
 
 

@@ -33,11 +33,14 @@ class Kernel(NamedTuple):
     tests: tuple[str, ...]
 
 
-LSE_MMA = Kernel("head/lse/lse.cu", ("lse_mma_bf16", "lse_mma_edges", "lse_mma_bank_conflicts"))
-LSE_WGMMA = Kernel("head/lse/lse_sm90.cu", ("lse_wgmma_bf16", "lse_wgmma_edges"))
-CCE_MMA = Kernel("head/cce/backward.cu", ("cce_mma_bf16", "cce_mma_edges", "cce_mma_bank_conflicts"))
-CCE_WGMMA = Kernel("head/cce/backward_sm90.cu", ("cce_wgmma_bf16", "cce_wgmma_edges"))
-KERNELS = (LSE_MMA, LSE_WGMMA, CCE_MMA, CCE_WGMMA)
+STATS_MMA = Kernel("head/stats/stats.cu", ("stats_mma_bank_conflicts", "stats_mma_edges", "stats_mma_bf16"))
+STATS_WGMMA = Kernel("head/stats/stats_sm90.cu", ("stats_wgmma_edges", "stats_wgmma_bf16"))
+GRADIENT_MMA = Kernel(
+    "head/gradient/gradient.cu", ("gradient_mma_bank_conflicts", "gradient_mma_edges", "gradient_mma_bf16")
+)
+GRADIENT_WGMMA = Kernel("head/gradient/gradient_sm90.cu", ("gradient_wgmma_edges", "gradient_wgmma_bf16"))
+ROWS = Kernel("head/rows/rows.cu", ("stats_wgmma_edges", "stats_wgmma_bf16", "gradient_wgmma_fp16"))
+KERNELS = (STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
 
 
 class Mutant(NamedTuple):
@@ -54,122 +57,177 @@ class Mutant(NamedTuple):
 
 
 _MMA, _WGMMA, _RING = "head/product/product_mma.cuh", "head/product/product_wgmma.cuh", "device/ring.h"
-_LSE, _STORE, _DLOGITS = "head/lse/lse.cuh", "head/product/store.cuh", "head/cce/dlogits.cuh"
+_STATS, _MERGE, _LOGITS = "head/stats/stats.cuh", "head/stats/merge.cuh", "head/logits.cuh"
+_STORE, _DLOGITS, _SUMS = (f"head/gradient/{name}.cuh" for name in ("store", "dlogits", "sums"))
+_ROWS = "head/rows/rows.cuh"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
 
 MUTANTS = [
     # ---- mma.sync with cp.async
-    Mutant("missing barrier", LSE_MMA, _MMA, "sync_block();  // this step's stage", "// this step's stage"),
-    Mutant("missing barrier", LSE_MMA, _MMA, "sync_block();  // every warp", "// every warp"),
-    Mutant("missing wait", LSE_MMA, _MMA, "cp_async_wait<C::kStages - 2>();", ""),
-    Mutant("missing wait", LSE_MMA, _MMA, "cp_async_wait<C::kStages - 2>();", "cp_async_wait<C::kStages - 1>();"),
+    Mutant("missing barrier", STATS_MMA, _MMA, "sync_block();  // this step's stage", "// this step's stage"),
+    Mutant("missing barrier", STATS_MMA, _MMA, "sync_block();  // every warp", "// every warp"),
+    Mutant("missing wait", STATS_MMA, _MMA, "cp_async_wait<C::kStages - 2>();", ""),
+    Mutant("missing wait", STATS_MMA, _MMA, "cp_async_wait<C::kStages - 2>();", "cp_async_wait<C::kStages - 1>();"),
     Mutant(
-        "early release", LSE_MMA, _MMA, "i < C::kStages - 1; ++i) load_next();", "i < C::kStages; ++i) load_next();"
+        "early release", STATS_MMA, _MMA, "i < C::kStages - 1; ++i) load_next();", "i < C::kStages; ++i) load_next();"
     ),
     Mutant(
         "wrong swizzle",
-        LSE_MMA,
+        STATS_MMA,
         _MMA,
         "cp_async<16>(element_address<along>(tile, row, step),",
         "cp_async<16>(tile + line * kLineBytes + 2 * place,",
     ),
-    Mutant("wrong swizzle", LSE_MMA, "device/swizzle.h", "chunk ^ offset / 128", "chunk ^ offset / 256"),
+    Mutant("wrong swizzle", STATS_MMA, "device/swizzle.h", "chunk ^ offset / 128", "chunk ^ offset / 256"),
     Mutant(
         "wrong layout",
-        LSE_MMA,
+        STATS_MMA,
         _MMA,
         "column + lane % 8 + lane / 16 * 8, depth + lane / 8 % 2 * 8",
         "column + lane % 16, depth + lane / 16 * 8",
     ),
-    Mutant("wrong layout", LSE_MMA, _MMA, "{b[2], b[3]}", "{b[3], b[2]}"),
+    Mutant("wrong layout", STATS_MMA, _MMA, "{b[2], b[3]}", "{b[3], b[2]}"),
     Mutant(
         "wrong layout",
-        CCE_MMA,
+        GRADIENT_MMA,
         _MMA,
         "row + lane / 8 % 2 * 8, depth + lane % 8 + lane / 16 * 8",
         "row + lane / 16 * 8, depth + lane % 16",
     ),
     Mutant(
         "wrong layout",
-        CCE_MMA,
+        GRADIENT_MMA,
         _MMA,
         "column + lane / 16 * 8, depth + lane % 16",
         "column + lane / 8 % 2 * 8, depth + lane % 8",
     ),
-    Mutant("wrong layout", CCE_MMA, _MMA, "tile + row / kPanelRows * kPanelBytes, depth", "tile, depth"),
-    Mutant("off-by-one tail", LSE_MMA, _MMA, "first + row < m.rows &&", "first + row <= m.rows &&"),
-    Mutant("off-by-one tail", LSE_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
-    Mutant("off-by-one tail", CCE_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
-    Mutant("off-by-one tail", LSE_MMA, _LSE, "if (v >= p_.v)", "if (v > p_.v)"),
-    Mutant("off-by-one tail", LSE_MMA, "head/lse/merge.cuh", "if (row >= p.n)", "if (row > p.n)"),
-    Mutant("off-by-one tail", LSE_MMA, _LSE, "if (row < p_.n &&", "if (row <= p_.n &&"),
-    Mutant("overrun", LSE_MMA, _MMA, "shared.b[next.stage])", "shared.b[next.stage + 1])"),
+    Mutant("wrong layout", GRADIENT_MMA, _MMA, "tile + row / kPanelRows * kPanelBytes, depth", "tile, depth"),
+    Mutant("off-by-one tail", STATS_MMA, _MMA, "first + row < m.rows &&", "first + row <= m.rows &&"),
+    Mutant("off-by-one tail", STATS_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
+    Mutant("off-by-one tail", GRADIENT_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
+    Mutant("off-by-one tail", STATS_MMA, _STATS, "there = c < p_.head.columns;", "there = c <= p_.head.columns;"),
+    Mutant("off-by-one tail", STATS_MMA, _MERGE, "if (line >= (p.head.count", "if (line > (p.head.count"),
+    Mutant("off-by-one tail", STATS_MMA, _LOGITS, "Row r{row < (", "Row r{row <= ("),
+    Mutant("overrun", STATS_MMA, _MMA, "shared.b[next.stage])", "shared.b[next.stage + 1])"),
     Mutant(
-        "divergence", LSE_MMA, _LSE, "found_[slot].merge_quad();", "if (lane_index() % 4) found_[slot].merge_quad();"
+        "divergence", STATS_MMA, _STATS, "found_[slot].merge_quad();", "if (lane_index()) found_[slot].merge_quad();"
     ),
-    Mutant("missing reduction", LSE_MMA, _LSE, "found_[slot].merge_quad();", ""),
-    Mutant("stale registers", LSE_MMA, _MMA, "[i / 4 % kWide][i % 4] = 0;", "[i / 4 % kWide][i % 4] += 0;"),
-    Mutant("wrong value", LSE_MMA, _LSE, "fabsf(top) == INFINITY ? 0 : top;\n    sum *=", "top;\n    sum *="),
-    Mutant("wrong value", LSE_MMA, _LSE, "v == target_[slot])", "v == target_[slot] + 1)"),
-    Mutant("wrong tile", LSE_MMA, "device/tiles.h", "rows - first < band ? rows - first : band", "band"),
-    Mutant("two owners", LSE_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),
-    Mutant("two owners", LSE_MMA, _MMA, "C::kParts + warp_column / C::kWarpColumns", "C::kParts"),
+    Mutant("missing reduction", STATS_MMA, _STATS, "found_[slot].merge_quad();", ""),
+    Mutant("stale registers", STATS_MMA, _MMA, "[i / 4 % kWide][i % 4] = 0;", "[i / 4 % kWide][i % 4] += 0;"),
+    Mutant(
+        "wrong value",
+        STATS_MMA,
+        _STATS,
+        "fabsf(top) == INFINITY ? 0 : top;\n    float part",
+        "top;\n    float part",
+    ),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "uint64_t{1} << (c / 8 * 2 + c % 8)", "uint64_t{1} << (c / 8 * 2)"),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "next_[slot] - first >= 4 * count", "next_[slot] - first >= 2 * count"),
+    Mutant(
+        "wrong value",
+        STATS_MMA,
+        _LOGITS,
+        "k < head_.picks.count ? columns[k] : kNoColumn;\n    return",
+        "kNoColumn;\n    return",
+    ),
+    Mutant("wrong value", STATS_MMA, _STATS, "if (is_picked) z(i) = kNone;", ""),
+    Mutant("wrong value", STATS_MMA, _STATS, "by * (s.shifted + s.sum * (s.max - shift))", "by * s.shifted"),
+    Mutant("wrong value", STATS_MMA, _MERGE, "met = met || index[j] == index[i]", "met = false"),
+    Mutant("wrong value", STATS_MMA, _MERGE, "picked[i] = NAN;", ""),
+    Mutant("missing barrier", STATS_MMA, _MERGE, "  sync_block();\n", ""),
+    Mutant("missing reduction", STATS_MMA, _STATS, "      s.merge(other);\n", ""),
+    Mutant("wrong tile", STATS_MMA, "device/tiles.h", "rows - first < band ? rows - first : band", "band"),
+    Mutant("two owners", STATS_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),
+    Mutant("two owners", STATS_MMA, _MMA, "C::kParts + warp_column / C::kWarpColumns", "C::kParts"),
     # ---- the gradient's epilogues
-    Mutant("off-by-one tail", CCE_MMA, _STORE, "if (row >= p_.rows) return;", "if (row > p_.rows) return;"),
-    Mutant("unwritten padding", CCE_MMA, _DLOGITS, "if (c >= p_.stride) continue;", "if (c >= p_.columns) continue;"),
-    Mutant("overrun", CCE_MMA, _DLOGITS, "if (c >= p_.stride) continue;", ""),
-    Mutant("overrun", CCE_MMA, _STORE, "if (c >= p_.columns) continue;", ""),
-    Mutant("wrong value", CCE_MMA, _DLOGITS, "coef_[slot] == 0 || ", ""),
-    Mutant("wrong value", CCE_MMA, _STORE, "if (!p_.first)", "if (true)"),
-    # ---- TMA, mbarriers and wgmma
-    Mutant("wrong parity", LSE_WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),
-    Mutant("wrong parity", LSE_WGMMA, _RING, "&full[turn.stage], turn.phase)", "&full[turn.stage], turn.phase ^ 1)"),
-    Mutant("wrong count", LSE_WGMMA, _WGMMA, "C::kConsumers * kWarpgroup / kWarp", "C::kConsumers"),
+    Mutant("off-by-one tail", GRADIENT_MMA, _STORE, "if (row >= (p_.count", "if (row > (p_.count"),
     Mutant(
-        "wrong count", LSE_WGMMA, _WGMMA, "kConsumers * kWarpgroup / kWarp)", "kConsumers * kWarpgroup / kWarp + 1)"
+        "unwritten padding",
+        GRADIENT_MMA,
+        _DLOGITS,
+        "if (c >= p_.stride) continue;",
+        "if (c >= p_.head.columns) continue;",
     ),
-    Mutant("missing fence", LSE_WGMMA, _RING, "fence_mbarrier_init();", ""),
-    Mutant("missing fence", LSE_WGMMA, _WGMMA, "wgmma_fence();", ""),
-    Mutant("missing barrier", LSE_WGMMA, _WGMMA, "  sync_block();\n", ""),
-    Mutant("missing wait", LSE_WGMMA, _WGMMA, "shared.ring.wait_full(turn);", ""),
-    Mutant("missing wait", LSE_WGMMA, _RING, "mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);", ""),
-    Mutant("missing wait", LSE_WGMMA, _WGMMA, "wgmma_wait<0>();", ""),
-    Mutant("wrong bytes", LSE_WGMMA, _WGMMA, "turn, C::kStageBytes)", "turn, C::kStageBytes / 2)"),
+    Mutant("overrun", GRADIENT_MMA, _DLOGITS, "if (c >= p_.stride) continue;", ""),
+    Mutant("overrun", GRADIENT_MMA, _STORE, "if (c >= p_.columns) continue;", ""),
+    Mutant("overrun", GRADIENT_MMA, _STORE, "both = c + 1 < p_.columns;", "both = true;"),
+    Mutant("misalignment", GRADIENT_MMA, _STORE, "if (both && place % 2 == 0)", "if (both)"),
+    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "(options ? z - margin : z)", "z"),
+    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "!picked && a[4]", "a[4]"),
+    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "      g *= rows_.slope(z);\n", ""),
+    Mutant("wrong value", GRADIENT_MMA, _STORE, "if (!p_.first)", "if (true)"),
+    Mutant("missing barrier", GRADIENT_MMA, _SUMS, "  sync_block();\n", ""),
+    Mutant("off-by-one tail", GRADIENT_MMA, _SUMS, "own >= p.columns", "own > p.columns"),
+    Mutant(
+        "wrong tile",
+        GRADIENT_MMA,
+        _SUMS,
+        "row = warp; row < rows; row += kSumWarps",
+        "row = warp; row < rows; ++row",
+    ),
+    # ---- rows before the products
+    Mutant("missing barrier", ROWS, _ROWS, "  sync_block();\n", ""),
+    Mutant("off-by-one tail", ROWS, _ROWS, "if (row >= p.rows) return;", "if (row > p.rows) return;"),
+    Mutant("unwritten padding", ROWS, _ROWS, "const int count = there ?", "const int count = true ?"),
+    Mutant("unwritten padding", ROWS, _ROWS, "column < p.to_columns;", "column < p.columns - 7;"),
+    Mutant("overrun", ROWS, _ROWS, "min(8, p.columns - column)", "8"),
+    Mutant("wrong value", ROWS, _ROWS, "(other == own && k < entry)", "(other == own && k <= entry)"),
+    Mutant("wrong value", ROWS, _ROWS, "if (t == thread) place = total;", "if (t == thread) place = 0;"),
+    Mutant("wrong value", ROWS, _ROWS, "p.times[row] * widen", "widen"),
+    # ---- TMA, mbarriers and wgmma
+    Mutant("wrong parity", STATS_WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),
+    Mutant("wrong parity", STATS_WGMMA, _RING, "&full[turn.stage], turn.phase)", "&full[turn.stage], turn.phase ^ 1)"),
+    Mutant("wrong count", STATS_WGMMA, _WGMMA, "C::kConsumers * kWarpgroup / kWarp", "C::kConsumers"),
+    Mutant(
+        "wrong count", STATS_WGMMA, _WGMMA, "kConsumers * kWarpgroup / kWarp)", "kConsumers * kWarpgroup / kWarp + 1)"
+    ),
+    Mutant("missing fence", STATS_WGMMA, _RING, "fence_mbarrier_init();", ""),
+    Mutant("missing fence", STATS_WGMMA, _WGMMA, "wgmma_fence();", ""),
+    Mutant("missing barrier", STATS_WGMMA, _WGMMA, "  sync_block();\n", ""),
+    Mutant("missing wait", STATS_WGMMA, _WGMMA, "shared.ring.wait_full(turn);", ""),
+    Mutant("missing wait", STATS_WGMMA, _RING, "mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);", ""),
+    Mutant("missing wait", STATS_WGMMA, _WGMMA, "wgmma_wait<0>();", ""),
+    Mutant("wrong bytes", STATS_WGMMA, _WGMMA, "turn, C::kStageBytes)", "turn, C::kStageBytes / 2)"),
     Mutant(
         "early release",
-        LSE_WGMMA,
+        STATS_WGMMA,
         _WGMMA,
-        "if (depth > 0 && lane == 0) shared.ring.release(turn.before());",
+        "if (step > 0 && lane == 0) shared.ring.release(turn.before());",
         _RELEASE_NOW,
     ),
-    Mutant("early release", LSE_WGMMA, _WGMMA, "wgmma_wait<1>();", "wgmma_wait<2>();"),
-    Mutant(
-        "missing release", LSE_WGMMA, _WGMMA, "keep(d);\n      if (lane == 0) shared.ring.release(", "keep(d), void("
-    ),
-    Mutant("too many arrivals", LSE_WGMMA, _WGMMA, "if (depth > 0 && lane == 0)", "if (depth > 0)"),
-    Mutant("too many arrivals", LSE_WGMMA, _WGMMA, "threadIdx.x < kWarp && elect_one()", "threadIdx.x < kWarp"),
-    Mutant("wrong layout", LSE_WGMMA, _WGMMA, "2 * depth, 16, 8 * kLineBytes", "2 * depth, 16, 4 * kLineBytes"),
+    Mutant("early release", STATS_WGMMA, _WGMMA, "wgmma_wait<1>();", "wgmma_wait<2>();"),
+    Mutant("missing release", STATS_WGMMA, _WGMMA, "if (steps > 0 && lane == 0) shared.ring.release(", "void("),
+    Mutant("too many arrivals", STATS_WGMMA, _WGMMA, "if (step > 0 && lane == 0)", "if (step > 0)"),
+    Mutant("too many arrivals", STATS_WGMMA, _WGMMA, "threadIdx.x < kWarp && elect_one()", "threadIdx.x < kWarp"),
+    Mutant("wrong layout", STATS_WGMMA, _WGMMA, "2 * depth, 16, 8 * kLineBytes", "2 * depth, 16, 4 * kLineBytes"),
     Mutant(
         "wrong layout",
-        CCE_WGMMA,
+        GRADIENT_WGMMA,
         _WGMMA,
         "kPanelBytes, 8 * kLineBytes, kSwizzle",
         "8 * kLineBytes, kPanelBytes, kSwizzle",
     ),
-    Mutant("wrong layout", CCE_WGMMA, _WGMMA, "tile + row / kPanelRows * kPanelBytes + depth", "tile + depth"),
-    Mutant("misalignment", LSE_WGMMA, _WGMMA, "align_shared<1024>", "align_shared<16>"),
-    Mutant("stale registers", LSE_WGMMA, _WGMMA, "depth > 0 || k > 0", "true"),
-    Mutant("divergence", LSE_WGMMA, _WGMMA, "wgmma_commit();", "if (lane) wgmma_commit();"),
+    Mutant("wrong layout", GRADIENT_WGMMA, _WGMMA, "tile + row / kPanelRows * kPanelBytes + depth", "tile + depth"),
+    Mutant("misalignment", STATS_WGMMA, _WGMMA, "align_shared<1024>", "align_shared<16>"),
+    Mutant("stale registers", STATS_WGMMA, _WGMMA, "step > 0 || k > 0", "true"),
+    Mutant("divergence", STATS_WGMMA, _WGMMA, "wgmma_commit();", "if (lane) wgmma_commit();"),
     Mutant(
         "off-by-one tail",
-        LSE_WGMMA,
+        STATS_WGMMA,
         _WGMMA,
         "column < end_column; column += C::kColumns)\n",
         "column + 1 < end_column; column += C::kColumns)\n",
     ),
-    Mutant("off-by-one tail", LSE_WGMMA, _LSE, "if (row < p_.n &&", "if (row <= p_.n &&"),
-    Mutant("wrong tile", LSE_WGMMA, _WGMMA, "&map_b, full, column, depth", "&map_b, full, column + 1, depth"),
-    Mutant("wrong tile", CCE_WGMMA, _WGMMA, "full, first + row, depth);", "full, first, depth);"),
+    Mutant("wrong tile", STATS_WGMMA, _WGMMA, "plane_of_b<T>(term), column, k)", "plane_of_b<T>(term), column + 1, k)"),
+    Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "first + row, depth);", "first, depth);"),
+    Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "*p.depth_there : p.depth;", "p.depth : p.depth;"),
+    Mutant(
+        "stale registers",
+        GRADIENT_WGMMA,
+        _WGMMA,
+        "for (float& sum : d) sum = 0;",
+        "for (float& sum : d) sum += 0;",
+    ),
 ]
 
 
@@ -208,6 +266,7 @@ def outcome(kernel: Kernel, overlay: Path | None, kind: str, build: Path, place:
         "-O1",
         "-w",
         "-Wno-psabi",
+        "-DLOSSK_ONLY_BF16",
         "-fno-optimize-sibling-calls",
         *FLAGS[kind],
         *includes,

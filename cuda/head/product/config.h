@@ -19,11 +19,12 @@ constexpr auto kSwizzle = device::Swizzle::bytes128;
 // accumulators a thread and 98 KiB leave room for two blocks on a multiprocessor of compute capability 9.0 and 10.0, so
 // that one's epilogue hides under the other's products; on 8.x shared memory holds one (two stages would let 8.0 hold
 // two: not measured).
-struct MmaConfig {
+template <int warp_rows, int min_blocks>
+struct MmaTiles {
   static constexpr int kRows = 128, kColumns = 128, kStages = 3;
-  static constexpr int kWarpRows = 64, kWarpColumns = 64;
+  static constexpr int kWarpRows = warp_rows, kWarpColumns = 64;
   static constexpr int kThreads = 32 * (kRows / kWarpRows) * (kColumns / kWarpColumns);
-  static constexpr int kMinBlocks = 2;
+  static constexpr int kMinBlocks = min_blocks;
   static constexpr int kParts = kColumns / kWarpColumns;  // threads that have some of a row's columns
 
   struct Shared {
@@ -34,11 +35,15 @@ struct MmaConfig {
   // Compute capability 8.6 and 8.9 give a block 99 KiB; 8.0 and 9.0 have 163 and 227.
   static_assert(kSharedBytes <= 99 * 1024);
 };
+struct MmaConfig : MmaTiles<64, 2> {};
+// For an epilogue that keeps much of each row (kManyRegisters): half the rows and accumulators a thread, one block.
+struct MmaNarrowConfig : MmaTiles<32, 1> {};
 
 // TMA with wgmma. One warp loads, two warpgroups multiply 64 x 256 each, the widest product: per 64 of depth a stage of
 // 48 KiB feeds 2 x 4 of them. 128 accumulators a thread of two warpgroups, so one block a multiprocessor.
-struct WgmmaConfig {
-  static constexpr int kConsumers = 2, kRows = 64 * kConsumers, kColumns = 256, kStages = 4;
+template <int columns, int stages>
+struct WgmmaTiles {
+  static constexpr int kConsumers = 2, kRows = 64 * kConsumers, kColumns = columns, kStages = stages;
   static constexpr int kThreads = 128 * (1 + kConsumers);
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
   static_assert(128 * (kProducerRegisters + kConsumers * kConsumerRegisters) <= 64 * 1024);
@@ -53,6 +58,8 @@ struct WgmmaConfig {
   static constexpr int kSharedBytes = sizeof(Shared) + kSharedSlack;
   static_assert(kSharedBytes <= 227 * 1024);
 };
+struct WgmmaConfig : WgmmaTiles<256, 4> {};
+struct WgmmaNarrowConfig : WgmmaTiles<128, 6> {};  // kManyRegisters: half the accumulators
 
 // Rows of tiles that neighbouring blocks take before they go on along the columns: with 8 of 128 rows, a tile of b is
 // read from L2 by 8 blocks, and the rows of a stay there.

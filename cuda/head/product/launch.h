@@ -11,7 +11,8 @@ namespace lossk::head {
 // No kernel may read outside, nor an index overflow, whatever the caller says.
 [[nodiscard]] inline bool valid(const Product& p, int columns) {
   const auto fine = [&](const Matrix& m) {
-    return m.rows >= 0 && m.stride >= 0 && m.stride % 8 == 0 && reinterpret_cast<uintptr_t>(m.data) % 16 == 0;
+    return m.rows >= 0 && m.stride >= 0 && m.stride % 8 == 0 && m.plane >= 0 && m.plane % 8 == 0 &&
+           reinterpret_cast<uintptr_t>(m.data) % 16 == 0;
   };
   return fine(p.a) && fine(p.b) && p.depth >= 0 && p.span > 0 && p.span % columns == 0 &&
          p.b.rows <= INT_MAX - p.span && p.a.rows <= INT_MAX - 256 && p.depth <= INT_MAX - kDepth;
@@ -34,10 +35,15 @@ template <class Config, class... Parameters>
 // TMA's view of an operand, in the boxes that load_boxes asks for.
 template <class T, Along along>
 [[nodiscard]] cudaError_t map_operand(device::TensorMap* map, const Matrix& m, int depth, int tile_rows) {
-  constexpr auto kElement = device::ElementOf<T>::value;
+  constexpr auto kElement = device::ElementOf<typename Planes<T>::Element>::value;
+  constexpr int kPlanes = Planes<T>::planes, kRank = kPlanes > 1 ? 3 : 2;
   if (along == Along::depth)
-    return make_tensor_map(map, {m.data, kElement, 2, {depth, m.rows}, {1, m.stride}}, {kDepth, tile_rows}, kSwizzle);
-  return make_tensor_map(map, {m.data, kElement, 2, {m.rows, depth}, {1, m.stride}}, {kPanelRows, kDepth}, kSwizzle);
+    return make_tensor_map(
+        map, {m.data, kElement, kRank, {depth, m.rows, kPlanes}, {1, m.stride, m.plane}}, {kDepth, tile_rows, 1},
+        kSwizzle);
+  return make_tensor_map(
+      map, {m.data, kElement, kRank, {m.rows, depth, kPlanes}, {1, m.stride, m.plane}}, {kPanelRows, kDepth, 1},
+      kSwizzle);
 }
 
 }  // namespace lossk::head

@@ -8,8 +8,16 @@ namespace lossk::head {
 template <class T, Along a, Along b, template <class, int> class Epilogue>
 [[nodiscard]] cudaError_t multiply_mma_sync(
     const Product& p, const typename Epilogue<T, 1>::Params& parameters, cudaStream_t stream) {
-  if (!valid(p, MmaConfig::kColumns)) return cudaErrorInvalidValue;
-  return launch_product<MmaConfig>(product_mma_sync<T, a, b, Epilogue>, p, stream, p, parameters);
+  using Config = MmaConfigOf<Epilogue<T, 1>>;
+  if (!valid(p, Config::kColumns)) return cudaErrorInvalidValue;
+  return launch_product<Config>(product_mma_sync<T, a, b, Epilogue>, p, stream, p, parameters);
 }
+
+struct MmaSync {
+  template <class T, Along a, Along b, template <class, int> class Epilogue>
+  static cudaError_t multiply(const Product& p, const typename Epilogue<T, 1>::Params& e, cudaStream_t stream) {
+    return multiply_mma_sync<T, a, b, Epilogue>(p, e, stream);
+  }
+};
 
 }  // namespace lossk::head

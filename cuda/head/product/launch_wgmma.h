@@ -5,18 +5,25 @@
 
 namespace lossk::head {
 
-// The depth is not 0, for TMA knows no empty tensor.
 template <class T, Along a, Along b, template <class, int> class Epilogue>
 [[nodiscard]] cudaError_t multiply_wgmma(
     const Product& p, const typename Epilogue<T, 1>::Params& parameters, cudaStream_t stream) {
-  if (!valid(p, WgmmaConfig::kColumns) || p.depth == 0) return cudaErrorInvalidValue;
+  using Config = WgmmaConfigOf<Epilogue<T, 1>>;
+  if (!valid(p, Config::kColumns)) return cudaErrorInvalidValue;
   if (p.a.rows == 0 || p.b.rows == 0) return cudaSuccess;
-  TensorMap map_a, map_b;
-  if (const auto error = map_operand<T, a>(&map_a, p.a, p.depth, WgmmaConfig::kRows); error != cudaSuccess)
-    return error;
-  if (const auto error = map_operand<T, b>(&map_b, p.b, p.depth, WgmmaConfig::kColumns); error != cudaSuccess)
-    return error;
-  return launch_product<WgmmaConfig>(product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
+  TensorMap map_a{}, map_b{};  // TMA knows no empty tensor: without depth nobody looks at them
+  if (p.depth == 0)
+    return launch_product<Config>(product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
+  if (const auto error = map_operand<T, a>(&map_a, p.a, p.depth, Config::kRows); error != cudaSuccess) return error;
+  if (const auto error = map_operand<T, b>(&map_b, p.b, p.depth, Config::kColumns); error != cudaSuccess) return error;
+  return launch_product<Config>(product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
 }
+
+struct Wgmma {
+  template <class T, Along a, Along b, template <class, int> class Epilogue>
+  static cudaError_t multiply(const Product& p, const typename Epilogue<T, 1>::Params& e, cudaStream_t stream) {
+    return multiply_wgmma<T, a, b, Epilogue>(p, e, stream);
+  }
+};
 
 }  // namespace lossk::head

@@ -1,5 +1,7 @@
 // Products for any GPU from sm_80 on: cp.async into a swizzled ring of tiles, ldmatrix, mma.sync.
 #pragma once
+#include <type_traits>
+
 #include "device/mma.h"
 #include "device/shared.h"
 #include "device/tiles.h"
@@ -10,6 +12,9 @@ namespace lossk::head {
 
 using namespace device;
 
+template <class Epilogue>
+using MmaConfigOf = std::conditional_t<Epilogue::kManyRegisters, MmaNarrowConfig, MmaConfig>;
+
 // Where 8 elements lie in a tile: of row `row`, steps depth .. depth + 7; or of step `depth`, rows row .. row + 7.
 template <Along along>
 LOSSK_DEVICE uint32_t element_address(uint32_t tile, int row, int depth) {
@@ -17,9 +22,9 @@ LOSSK_DEVICE uint32_t element_address(uint32_t tile, int row, int depth) {
   return tile_address<kSwizzle>(tile + row / kPanelRows * kPanelBytes, depth, row % kPanelRows / 8);
 }
 
-// Starts the copies of the matrix's rows first.., steps depth.., into a tile. What is not there is zero.
+// Starts the copies of a plane's rows first.., steps depth.., into a tile. What is not there is zero.
 template <Along along, int rows, int threads>
-LOSSK_DEVICE void load_tile(uint32_t tile, const Matrix& m, int first, int depth, int end_depth) {
+LOSSK_DEVICE void load_tile(uint32_t tile, const Matrix& m, int plane, int first, int depth, int end_depth) {
   constexpr int kLine = (along == Along::depth ? kDepth : rows) / 8;  // copies for a line
 #pragma unroll
   for (int i = threadIdx.x; i < rows * kDepth / 8; i += threads) {
@@ -27,9 +32,11 @@ LOSSK_DEVICE void load_tile(uint32_t tile, const Matrix& m, int first, int depth
     const int row = along == Along::depth ? line : place, step = along == Along::depth ? place : line;
     const bool there = first + row < m.rows && depth + step < end_depth;
     int64_t offset = 0;
-    if (there)
+    if (there) {
       offset =
           along == Along::depth ? (first + row) * m.stride + depth + step : (depth + step) * m.stride + first + row;
+      if (plane) offset += plane * m.plane;
+    }
     cp_async<16>(element_address<along>(tile, row, step), static_cast<const uint16_t*>(m.data) + offset, there);
   }
 }
@@ -52,26 +59,32 @@ LOSSK_DEVICE void load_b(uint32_t (&b)[4], uint32_t tile, int column, int depth)
   else ldmatrix<true>(b, element_address<along>(tile, column + lane / 16 * 8, depth + lane % 16));
 }
 
-// A step multiplies 64 of depth for one tile of columns; steps walk along depth, then to the next columns.
+// A step multiplies 64 of depth for one tile of columns; steps walk along depth, over the terms, to the next columns.
+template <class Config, int terms>
 struct MmaStep {
-  int column, depth = 0, stage = 0;
+  int column, term = 0, depth = 0, stage = 0;
 
   LOSSK_DEVICE void advance(int end_depth) {
-    stage = stage + 1 == MmaConfig::kStages ? 0 : stage + 1;
+    stage = stage + 1 == Config::kStages ? 0 : stage + 1;
     depth += kDepth;
     if (depth < end_depth) return;
     depth = 0;
-    column += MmaConfig::kColumns;
+    if (++term < terms) return;
+    term = 0;
+    column += Config::kColumns;
   }
+  LOSSK_DEVICE bool begins_a_tile() const { return depth == 0 && term == 0; }
 };
 
 // Epilogue: one thread's share of a tile's rows, each a slot. begin(slot, row) before a span,
 // add<count>(slot, row, column, z) when a tile of its columns is complete, float& z(2 j + c) being that of column
 // column + 8 j + c, end(slot, row, part) after it. All four lanes of a quad come with the same row.
-template <class T, Along a_along, Along b_along, template <class, int> class Epilogue>
-__global__ void __launch_bounds__(MmaConfig::kThreads, MmaConfig::kMinBlocks) product_mma_sync(
+template <
+    class T, Along a_along, Along b_along, template <class, int> class Epilogue, class C = MmaConfigOf<Epilogue<T, 1>>>
+__global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
     const __grid_constant__ Product p, const __grid_constant__ typename Epilogue<T, 1>::Params parameters) {
-  using C = MmaConfig;
+  using Element = typename Planes<T>::Element;
+  using Step = MmaStep<C, Planes<T>::terms>;
   constexpr int kHigh = C::kWarpRows / 16, kWide = C::kWarpColumns / 8;
   LOSSK_SHARED(raw);
   auto& shared = *reinterpret_cast<C::Shared*>(align_shared<1024>(raw, shared_address(raw)));
@@ -79,7 +92,8 @@ __global__ void __launch_bounds__(MmaConfig::kThreads, MmaConfig::kMinBlocks) pr
   const int warp_row = warp % (C::kRows / C::kWarpRows) * C::kWarpRows;
   const int warp_column = warp / (C::kRows / C::kWarpRows) * C::kWarpColumns;
 
-  const TileOrder order{ceil_div(p.a.rows, C::kRows), ceil_div(p.b.rows, p.span), kBand};
+  const int rows = p.rows_there ? *p.rows_there : p.a.rows, depth = p.depth_there ? *p.depth_there : p.depth;
+  const TileOrder order{ceil_div(rows, C::kRows), ceil_div(p.b.rows, p.span), kBand};
   for (PersistentTiles work(order); work; ++work) {
     const int first_row = (*work).row * C::kRows, first_column = (*work).column * p.span;
     const int end_column = min(first_column + p.span, p.b.rows);
@@ -88,21 +102,22 @@ __global__ void __launch_bounds__(MmaConfig::kThreads, MmaConfig::kMinBlocks) pr
 #pragma unroll
     for (int slot = 0; slot < 2 * kHigh; ++slot) epilogue.begin(slot, row_of(slot));
 
-    MmaStep next{first_column};  // to load
+    Step next{first_column};  // to load
     const auto load_next = [&] {
       if (next.column < end_column) {
         const uint32_t a = shared_address(shared.a[next.stage]), b = shared_address(shared.b[next.stage]);
-        load_tile<a_along, C::kRows, C::kThreads>(a, p.a, first_row, next.depth, p.depth);
-        load_tile<b_along, C::kColumns, C::kThreads>(b, p.b, next.column, next.depth, p.depth);
+        const int plane_a = plane_of_a<T>(next.term), plane_b = plane_of_b<T>(next.term);
+        load_tile<a_along, C::kRows, C::kThreads>(a, p.a, plane_a, first_row, next.depth, depth);
+        load_tile<b_along, C::kColumns, C::kThreads>(b, p.b, plane_b, next.column, next.depth, depth);
       }
-      next.advance(p.depth);
+      next.advance(depth);
       cp_async_commit();  // also where there is nothing, so that groups count steps
     };
 #pragma unroll
     for (int i = 0; i < C::kStages - 1; ++i) load_next();
 
     float d[kHigh][kWide][4] = {};
-    for (MmaStep step{first_column}; step.column < end_column;) {
+    for (Step step{first_column}; step.column < end_column;) {
       cp_async_wait<C::kStages - 2>();
       sync_block();  // this step's stage has landed for all, and all are done with the one that is loaded next
       load_next();
@@ -119,15 +134,15 @@ __global__ void __launch_bounds__(MmaConfig::kThreads, MmaConfig::kMinBlocks) pr
           load_b<b_along>(b, tile_b, warp_column + 8 * j, k);
 #pragma unroll
           for (int i = 0; i < kHigh; ++i) {
-            mma_m16n8k16<T>(d[i][j], a[i], {b[0], b[1]});
-            mma_m16n8k16<T>(d[i][j + 1], a[i], {b[2], b[3]});
+            mma_m16n8k16<Element>(d[i][j], a[i], {b[0], b[1]});
+            mma_m16n8k16<Element>(d[i][j + 1], a[i], {b[2], b[3]});
           }
         }
       }
 
       const int column = step.column + warp_column + lane % 4 * 2;
-      step.advance(p.depth);
-      if (step.depth > 0) continue;  // the tile's sums are not complete
+      step.advance(depth);
+      if (!step.begins_a_tile()) continue;  // the one before is not complete
 #pragma unroll
       for (int slot = 0; slot < 2 * kHigh; ++slot)
         epilogue.template add<2 * kWide>(

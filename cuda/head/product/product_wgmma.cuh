@@ -1,5 +1,7 @@
 // Products for Hopper: one warp feeds a ring of tiles through TMA, two warpgroups multiply with wgmma.
 #pragma once
+#include <type_traits>
+
 #include "device/ring.h"
 #include "device/tiles.h"
 #include "device/tma.h"
@@ -11,14 +13,18 @@ namespace lossk::head {
 
 using namespace device;
 
-// The copies of a tile's rows first.., steps depth... Boxes: 64 of depth by all the tile's rows, or 64 rows by 64.
-template <Along along, int rows>
-LOSSK_DEVICE void load_boxes(unsigned char* tile, const TensorMap* map, Mbarrier* full, int first, int depth) {
-  if constexpr (along == Along::depth) tma_load(tile, map, full, depth, first);
+// The copies of a plane's rows first.., steps depth... Boxes: 64 of depth by all the tile's rows, or 64 rows by 64.
+template <int planes, Along along, int rows>
+LOSSK_DEVICE void load_boxes(
+    unsigned char* tile, const TensorMap* map, Mbarrier* full, int plane, int first, int depth) {
+  const auto load = [&](unsigned char* to, int x, int y) {
+    if constexpr (planes > 1) tma_load(to, map, full, x, y, plane);
+    else tma_load(to, map, full, x, y);
+  };
+  if constexpr (along == Along::depth) load(tile, depth, first);
   else
 #pragma unroll
-    for (int row = 0; row < rows; row += kPanelRows)
-      tma_load(tile + row / kPanelRows * kPanelBytes, map, full, first + row, depth);
+    for (int row = 0; row < rows; row += kPanelRows) load(tile + row / kPanelRows * kPanelBytes, first + row, depth);
 }
 
 // What wgmma reads of a tile: rows row.., steps depth .. depth + 15.
@@ -30,19 +36,25 @@ LOSSK_DEVICE uint64_t descriptor(uint32_t tile, int row, int depth) {
       tile + row / kPanelRows * kPanelBytes + depth * kLineBytes, kPanelBytes, 8 * kLineBytes, kSwizzle);
 }
 
+template <class Epilogue>
+using WgmmaConfigOf = std::conditional_t<Epilogue::kManyRegisters, WgmmaNarrowConfig, WgmmaConfig>;
+
 // Epilogue: as product_mma_sync's.
-template <class T, Along a_along, Along b_along, template <class, int> class Epilogue>
-__global__ void __launch_bounds__(WgmmaConfig::kThreads, 1) product_wgmma(
+template <
+    class T, Along a_along, Along b_along, template <class, int> class Epilogue,
+    class C = WgmmaConfigOf<Epilogue<T, 1>>>
+__global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
     const __grid_constant__ Product p, const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
     const __grid_constant__ typename Epilogue<T, 1>::Params parameters) {
-  using C = WgmmaConfig;
+  using P = Planes<T>;
   LOSSK_SHARED(raw);
   auto& shared = *reinterpret_cast<C::Shared*>(align_shared<1024>(raw, shared_address(raw)));
   const int warpgroup = threadIdx.x / kWarpgroup;
   if (threadIdx.x == 0) shared.ring.init(C::kConsumers * kWarpgroup / kWarp);  // each warp releases
   sync_block();
 
-  const TileOrder order{ceil_div(p.a.rows, C::kRows), ceil_div(p.b.rows, p.span), kBand};
+  const int rows = p.rows_there ? *p.rows_there : p.a.rows, depth = p.depth_there ? *p.depth_there : p.depth;
+  const TileOrder order{ceil_div(rows, C::kRows), ceil_div(p.b.rows, p.span), kBand};
   RingTurn<C::kStages> turn;
   if (warpgroup == 0) {
     decrease_registers<C::kProducerRegisters>();
@@ -50,18 +62,21 @@ __global__ void __launch_bounds__(WgmmaConfig::kThreads, 1) product_wgmma(
       for (PersistentTiles work(order); work; ++work) {
         const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, p.b.rows);
         for (int column = first_column; column < end_column; column += C::kColumns)
-          for (int depth = 0; depth < p.depth; depth += kDepth, ++turn) {
-            Mbarrier* full = shared.ring.fill(turn, C::kStageBytes);
-            load_boxes<a_along, C::kRows>(shared.a[turn.stage], &map_a, full, (*work).row * C::kRows, depth);
-            load_boxes<b_along, C::kColumns>(shared.b[turn.stage], &map_b, full, column, depth);
-          }
+          for (int term = 0; term < P::terms; ++term)
+            for (int k = 0; k < depth; k += kDepth, ++turn) {
+              Mbarrier* full = shared.ring.fill(turn, C::kStageBytes);
+              load_boxes<P::planes, a_along, C::kRows>(
+                  shared.a[turn.stage], &map_a, full, plane_of_a<T>(term), (*work).row * C::kRows, k);
+              load_boxes<P::planes, b_along, C::kColumns>(
+                  shared.b[turn.stage], &map_b, full, plane_of_b<T>(term), column, k);
+            }
       }
     }
     return;
   }
 
   increase_registers<C::kConsumerRegisters>();
-  const int lane = threadIdx.x % 32, own_row = 64 * (warpgroup - 1);
+  const int lane = threadIdx.x % 32, own_row = 64 * (warpgroup - 1), steps = P::terms * ceil_div(depth, kDepth);
   for (PersistentTiles work(order); work; ++work) {
     const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, p.b.rows);
     const int row = (*work).row * C::kRows + own_row + threadIdx.x % kWarpgroup / 32 * 16 + lane / 4;  // and 8 below
@@ -71,24 +86,27 @@ __global__ void __launch_bounds__(WgmmaConfig::kThreads, 1) product_wgmma(
 
     for (int column = first_column; column < end_column; column += C::kColumns) {
       float d[C::kColumns / 2];
-      for (int depth = 0; depth < p.depth; depth += kDepth, ++turn) {
+      for (int step = 0; step < steps; ++step, ++turn) {
         shared.ring.wait_full(turn);
         const uint32_t a = shared_address(shared.a[turn.stage]), b = shared_address(shared.b[turn.stage]);
         keep(d);
         wgmma_fence();
 #pragma unroll
         for (int k = 0; k < kDepth; k += 16)
-          wgmma<T, C::kColumns, a_along == Along::rows, b_along == Along::rows>(
-              d, descriptor<a_along>(a, own_row, k), descriptor<b_along>(b, 0, k), depth > 0 || k > 0);
+          wgmma<typename P::Element, C::kColumns, a_along == Along::rows, b_along == Along::rows>(
+              d, descriptor<a_along>(a, own_row, k), descriptor<b_along>(b, 0, k), step > 0 || k > 0);
         wgmma_commit();
         keep(d);
         // The products before these are done, and with them their stage.
         wgmma_wait<1>();
-        if (depth > 0 && lane == 0) shared.ring.release(turn.before());
+        if (step > 0 && lane == 0) shared.ring.release(turn.before());
       }
       wgmma_wait<0>();
       keep(d);
-      if (lane == 0) shared.ring.release(turn.before());
+      if (steps > 0 && lane == 0) shared.ring.release(turn.before());
+      if (steps == 0)
+#pragma unroll
+        for (float& sum : d) sum = 0;
 
 #pragma unroll
       for (int slot = 0; slot < 2; ++slot)

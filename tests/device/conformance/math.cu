@@ -211,6 +211,29 @@ LOSSK_TEST(pack_fp16) {
     expect((bits & 0x7fff) > 0x7c00 && (bits >> 16 & 0x7fff) > 0x7c00, "nan is not nan");
 }
 
+struct WidenBf16 {
+  LOSSK_DEVICE float operator()(uint32_t bits) const { return widen_bf16(bits); }
+};
+struct WidenFp16 {
+  LOSSK_DEVICE float operator()(uint32_t bits) const { return widen_fp16(bits); }
+};
+
+// Every 16 bits there are; a nan stays one.
+template <class Widen, class T>
+void test_widen() {
+  std::vector<uint32_t> all(1 << 16);
+  for (uint32_t i = 0; i < all.size(); ++i) all[i] = i;
+  const std::vector<float> got = on_threads<Widen, float>(all);
+  for (uint32_t i = 0; i < all.size(); ++i) {
+    const float want = to_float(T{static_cast<uint16_t>(i)});
+    expect(
+        std::isnan(want) ? std::isnan(got[i]) : got[i] == want && std::signbit(got[i]) == std::signbit(want),
+        "16 bits are widened to another number");
+  }
+}
+LOSSK_TEST(widen_bf16) { test_widen<WidenBf16, Bf16>(); }
+LOSSK_TEST(widen_fp16) { test_widen<WidenFp16, Fp16>(); }
+
 struct ToTf32 {
   LOSSK_DEVICE uint32_t operator()(float x) const { return to_tf32(x); }
 };

@@ -1,0 +1,50 @@
+// The backward's products by both paths; Path says with which kernel.
+#pragma once
+#include "head/gradient/dlogits.cuh"
+#include "head/gradient/store.cuh"
+#include "head/product/launch.h"
+
+namespace lossk::head {
+
+template <class Path, class T>
+[[nodiscard]] cudaError_t dlogits_of(const DlogitsParams& p, bool full, cudaStream_t stream) {
+  if (full) return Path::template multiply<T, Along::depth, Along::depth, FullDlogits>(p.product, p, stream);
+  if (p.head.plain() && !p.row_sums)
+    return Path::template multiply<T, Along::depth, Along::depth, PlainDlogits>(p.product, p, stream);
+  return Path::template multiply<T, Along::depth, Along::depth, AnyDlogits>(p.product, p, stream);
+}
+
+template <class Path>
+[[nodiscard]] cudaError_t dlogits_by(const DlogitsParams& p, Element type, bool full, cudaStream_t stream) {
+  if (p.stride % 8 || p.stride < p.head.columns || (type == Element::fp16) != (p.unit != nullptr))
+    return cudaErrorInvalidValue;
+  switch (type) {
+    case Element::bf16: return dlogits_of<Path, Bf16>(p, full, stream);
+#ifndef LOSSK_ONLY_BF16  // makes a quick build
+    case Element::fp16: return dlogits_of<Path, Fp16>(p, full, stream);
+    case Element::fp32: return dlogits_of<Path, float>(p, full, stream);
+#endif
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+template <class Path, class T>
+[[nodiscard]] cudaError_t store_of(const StoreParams& p, Along a, cudaStream_t stream) {
+  if (a == Along::rows)
+    return Path::template multiply<T, Along::rows, Along::rows, StoreEpilogue>(p.product, p, stream);
+  return Path::template multiply<T, Along::depth, Along::rows, StoreEpilogue>(p.product, p, stream);
+}
+
+template <class Path>
+[[nodiscard]] cudaError_t store_by(const StoreParams& p, Element type, Along a, cudaStream_t stream) {
+  switch (type) {
+    case Element::bf16: return store_of<Path, Bf16>(p, a, stream);
+#ifndef LOSSK_ONLY_BF16  // makes a quick build
+    case Element::fp16: return store_of<Path, Fp16>(p, a, stream);
+    case Element::fp32: return store_of<Path, float>(p, a, stream);
+#endif
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace lossk::head

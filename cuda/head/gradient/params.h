@@ -1,0 +1,81 @@
+// The one general backward of a head (cpp/ops.cpp, linear_stats_backward), by recomputation.
+//
+// A part of the vocabulary at a time: dlogits [N, part], rounded to what the products take, then d weight's rows of the
+// part = dlogits^T input and d input += dlogits linear_weight's rows of the part. Each element of a gradient is summed
+// by one block in one order and rounded once.
+#pragma once
+#include "head/head.h"
+#include "head/product/matrix.h"
+
+namespace lossk::head {
+
+struct Coefs {                  // all by the caller's rows
+  const float *lse, *lse_excl;  // [2, N], the second row what rounding left off the first; null: no aX
+  const float* row;             // a0, or a0 a1 a2 a3 aX b: [1 or 6, N]
+  const float* pick;            // [N, K] or null: 0
+  int n;                        // N
+};
+
+struct DlogitsParams {
+  Product product;  // as StatsParams has it, for a part of the vocabulary
+  Head head;
+  Coefs coefs;
+  const float* unit;  // [N] see UnitParams; null: 1
+  void* out;          // [planes, N, stride], columns beyond the part's zero
+  int stride;         // a multiple of 8
+  float* row_sums;    // [parts, N]: sum over columns of d loss / d scale; null: not wanted
+};
+
+// out[ids[i]] = (sum + a b^T) / unit, in T or in float32.
+struct StoreParams {
+  Product product;
+  void* out;
+  bool wide;          // float32, where T is narrower
+  float* sum;         // [rows, columns] of the products before; not looked at where first and last
+  const int* ids;     // null: itself
+  const int* count;   // on the device, of rows; null: all
+  const float* unit;  // null: 1
+  bool unit_by_row;   // [rows], not one for all
+  int rows, columns;
+  bool first, last;  // of the products that are summed: nothing is there yet; round the sum
+};
+
+// What float16 wants: a row's dlogits are multiplied by a unit of their own before they are rounded, after which
+// float16 holds them all, the row's weight, 1 / N in a mean, is not rounded with them, and d input of a row does not
+// depend on other rows. For d weight, which adds rows up, input is multiplied by what the units differ by.
+struct UnitParams {
+  Head head;
+  Coefs coefs;
+  bool full;
+  float* unit;   // [N + 1], by the product's rows; the last is d weight's
+  float* times;  // [N], d weight's unit over the row's: at most 1
+};
+
+struct ColumnSumParams {  // to[j] = sum_i from[i][j] / unit[i], over the planes of dlogits
+  const void* from;
+  int rows, stride, columns;
+  const int* count;
+  const float* unit;
+  float* to;
+};
+
+struct RowSumParams {  // to[ids[i]] += sum over parts / unit[i]
+  const float* from;   // [parts, n]
+  int parts, n;
+  const int *ids, *count;
+  const float* unit;
+  float* to;
+};
+
+// What a path (head/paths.h) does. cudaErrorInvalidValue where a condition does not hold.
+[[nodiscard]] cudaError_t dlogits(const DlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t dlogits_sm90(const DlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
+// d weight: both operands along rows. d input: a along depth, b along rows.
+[[nodiscard]] cudaError_t store(const StoreParams& p, device::Element type, Along a, cudaStream_t stream);
+[[nodiscard]] cudaError_t store_sm90(const StoreParams& p, device::Element type, Along a, cudaStream_t stream);
+
+[[nodiscard]] cudaError_t find_units(const UnitParams& p, cudaStream_t stream);
+[[nodiscard]] cudaError_t column_sums(const ColumnSumParams& p, device::Element type, cudaStream_t stream);
+[[nodiscard]] cudaError_t add_row_sums(const RowSumParams& p, cudaStream_t stream);
+
+}  // namespace lossk::head

@@ -1,0 +1,103 @@
+// A product's sums as logits: the part that every epilogue of logits begins with.
+#pragma once
+#include "device/math.h"
+#include "device/warp.h"
+#include "head/head.h"
+
+namespace lossk::head {
+
+using namespace device;
+
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+struct Row {
+  bool there;
+  int64_t id;  // among the caller's rows
+  float scale;
+};
+
+// One thread's share of a tile's rows. `options`: what Head::plain denies may be there. A row's facts are read again
+// for every tile: registers are for sums.
+template <bool options, int slots>
+class LogitRows {
+ public:
+  LOSSK_DEVICE explicit LogitRows(const Head& head) : head_(head) {}
+
+  LOSSK_DEVICE void begin(int slot, int row) {
+    const Row r = this->row(row);
+    next_[slot] = r.there && head_.picks.count > 0 ? picked_columns(r)[0] : kNoColumn;
+  }
+
+  LOSSK_DEVICE Row row(int row) const {
+    Row r{row < (head_.count ? *head_.count : head_.rows), 0, 1};
+    if (!r.there) return r;
+    r.id = head_.ids ? head_.ids[row] : row;
+    if (options && head_.scale) r.scale = head_.scale[r.id];
+    return r;
+  }
+
+  // raw + bias of one column, which is there.
+  LOSSK_DEVICE float unscaled(int column, float raw) const {
+    return options && head_.bias ? raw + head_.bias[head_.first + column] : raw;
+  }
+  // z, before the margin.
+  LOSSK_DEVICE float logit(const Row& row, float unscaled) const {
+    if constexpr (!options) return unscaled;
+    const float x = row.scale * unscaled;
+    return head_.softcap > 0 ? head_.softcap * tanhf(x / head_.softcap) : x;
+  }
+  // d softcap(x) / dx, at z = softcap(x).
+  LOSSK_DEVICE float slope(float z) const {
+    if (!options || head_.softcap <= 0) return 1;
+    const float t = z / head_.softcap;
+    return 1 - t * t;
+  }
+
+  // Of this thread's `count` logits in a tile, as an epilogue's add has them: bit i where the row picks the i-th.
+  template <int count>
+  LOSSK_DEVICE uint64_t picked(int slot, const Row& row, int column) {
+    const int lane_column = lane_index() % 4 * 2, first = head_.first + column - lane_column;
+    if (next_[slot] - first >= 4 * count) return 0;  // no overflow: columns and tiles are in [0, INT_MAX]
+    const int* columns = picked_columns(row);
+    uint64_t bits = 0;
+    int k = first_pick(columns, first);
+    for (; k < head_.picks.count && columns[k] - first < 4 * count; ++k) {
+      const int c = columns[k] - first - lane_column;
+      if (c >= 0 && c % 8 < 2) bits |= uint64_t{1} << (c / 8 * 2 + c % 8);
+    }
+    next_[slot] = k < head_.picks.count ? columns[k] : kNoColumn;
+    return bits;
+  }
+
+  // visit(place in the caller's index [N, K], is it the row's first entry) for each pick of a column.
+  template <class F>
+  LOSSK_DEVICE void for_picks(const Row& row, int column, const F& visit) const {
+    const int* columns = picked_columns(row);
+    const int64_t line = row.id * head_.picks.count;
+    for (int k = first_pick(columns, head_.first + column); k < head_.picks.count && columns[k] == head_.first + column;
+         ++k) {
+      const int entry = head_.picks.entry[line + k];
+      visit(line + entry, entry == 0);
+    }
+  }
+
+ private:
+  LOSSK_DEVICE const int* picked_columns(const Row& row) const {
+    return head_.picks.column + row.id * head_.picks.count;
+  }
+  // The first of the row's picks at or after a column.
+  LOSSK_DEVICE int first_pick(const int* columns, int column) const {
+    int low = 0, high = head_.picks.count;
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      if (columns[middle] < column) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  const Head& head_;
+  int next_[slots];  // the first pick that no tile has met yet, or earlier
+};
+
+}  // namespace lossk::head

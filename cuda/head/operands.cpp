@@ -1,0 +1,151 @@
+#include "head/operands.h"
+
+#include <cstdlib>
+#include <string>
+
+namespace lossk::head {
+namespace {
+
+using device::Element;
+
+constexpr int64_t kMostSize = INT_MAX - (1 << 20);  // of a dimension: room for the last tile and segment
+
+Element element_of(const char* op, ScalarType type) {
+  switch (type) {
+    case ScalarType::BFloat16: return Element::bf16;
+    case ScalarType::Half: return Element::fp16;
+    case ScalarType::Float: return Element::fp32;
+    default: fail(op, ": input must be float32, bfloat16 or float16 on CUDA, got ", dtype_name(type));
+  }
+}
+
+// Hopper's path only on the GPU that it was built for: 90a code runs on no other. LOSSK_KERNELS=mma_sync takes the
+// other there too, so that one machine tests both.
+const Path& path_for(const char* op, int capability) {
+  const char* wanted = std::getenv("LOSSK_KERNELS");
+  const bool any = wanted && std::string(wanted) == "mma_sync";
+  check(any || !wanted, "lossk: LOSSK_KERNELS must be mma_sync or not be set, got ", wanted);
+  check(
+      capability >= 80, op, ": needs a GPU of compute capability 8.0 or later, got ", capability / 10, ".",
+      capability % 10);
+#if LOSSK_SM90
+  if (capability == 90 && !any) return kWgmma;
+#endif
+  return kMmaSync;
+}
+
+void check_optional(
+    const char* op, const char* name, const std::optional<Tensor>& x, std::initializer_list<int64_t> shape,
+    ScalarType type) {
+  if (x.has_value()) check_tensor(op, name, *x, shape, type);
+}
+
+}  // namespace
+
+Operands::Operands(const Arguments& a)
+    : op(a.op),
+      device(a.op, a.input),
+      path(path_for(a.op, device.capability)),
+      like(a.input),
+      type(element_of(a.op, a.input.scalar_type())),
+      head{},
+      input_(a.input),
+      weight_(a.linear_weight),
+      bias_(a.linear_bias),
+      scale_(a.scale),
+      aux_(a.aux),
+      index_(a.index),
+      active_(a.active) {
+  check(a.input.dim() == 2, op, ": input must be [N, D], got ", shape_text(a.input.sizes()));
+  check(
+      a.linear_weight.dim() == 2 && a.linear_weight.size(1) == a.input.size(1), op, ": linear_weight must be [V, ",
+      a.input.size(1), "], got ", shape_text(a.linear_weight.sizes()));
+  const int64_t rows = a.input.size(0), dim = a.input.size(1), vocab = a.linear_weight.size(0);
+  check(
+      std::max({rows, dim, vocab}) <= kMostSize, op, ": N, D and V must be at most ", kMostSize, ", got ", rows, ", ",
+      dim, " and ", vocab);
+  check_tensor(op, "linear_weight", a.linear_weight, {vocab, dim}, a.input.scalar_type());
+  check_optional(op, "linear_bias", a.linear_bias, {vocab}, ScalarType::Float);
+  check_optional(op, "scale", a.scale, {rows}, ScalarType::Float);
+  check_optional(op, "aux", a.aux, {vocab}, ScalarType::Float);
+  check_optional(op, "active", a.active, {rows}, ScalarType::Bool);
+  int64_t picks = 0;
+  if (a.index.has_value()) {
+    check(a.index->dim() == 2, op, ": index must be [N, K], got ", shape_text(a.index->sizes()));
+    picks = a.index->size(1);
+    check_tensor(op, "index", *a.index, {rows, picks}, ScalarType::Long);
+    check(picks <= kMostSize, op, ": index must have at most ", kMostSize, " columns, got ", picks);
+  }
+  check(a.softcap >= 0 && a.softcap < INFINITY, op, ": softcap must be finite and >= 0, got ", a.softcap);
+  check(std::isfinite(a.margin), op, ": margin must be finite, got ", a.margin);
+  n = static_cast<int>(rows), v = static_cast<int>(vocab), d = static_cast<int>(dim), k = static_cast<int>(picks);
+  index = index_.data;
+  if (weight_.stride(1) != 1) weight_ = torch::stable::contiguous(weight_);
+  weight_ready_ = ready(weight_);
+
+  head.rows = n, head.columns = v;
+  head.bias = bias_.data, head.scale = scale_.data, head.aux = aux_.data;
+  head.softcap = static_cast<float>(a.softcap), head.margin = static_cast<float>(a.margin);
+  if (int64_t{n} * k > 0) {
+    Tensor columns = scratch({n, k}, ScalarType::Int), entries = scratch({n, k}, ScalarType::Int);
+    head.picks = {lossk::data<int>(columns), lossk::data<int>(entries), k};
+    run(sort_picks({index, n, k, v, lossk::data<int>(columns), lossk::data<int>(entries)}, device.stream));
+    kept_.insert(kept_.end(), {columns, entries});
+  }
+  if (active_.data) {
+    Tensor ids = scratch({n}, ScalarType::Int), count = scratch({1}, ScalarType::Int);
+    run(compact({active_.data, n, lossk::data<int>(ids), lossk::data<int>(count)}, device.stream));
+    head.ids = lossk::data<int>(ids), head.count = lossk::data<int>(count);
+    kept_.insert(kept_.end(), {ids, count});
+  }
+}
+
+bool Operands::ready(const Tensor& x) const {
+  return type != Element::fp32 && x.stride(1) == 1 && x.stride(0) % 8 == 0 && x.stride(0) >= x.size(1) &&
+         reinterpret_cast<uintptr_t>(x.data_ptr()) % 16 == 0;
+}
+
+const void* Operands::gathered(
+    const Tensor& from, int64_t first, int rows, const int* ids, const float* times, const Tensor& to) const {
+  const auto* data = static_cast<const char*>(from.data_ptr()) + first * from.stride(0) * bytes_of(from.scalar_type());
+  run(gather(
+      {data, from.stride(0), ids, ids ? head.count : nullptr, times, to.data_ptr(), rows, d, padded()}, type,
+      device.stream));
+  return to.data_ptr();
+}
+
+void Operands::lay_out_input(const std::optional<Tensor>& room) {
+  if (input_data_) return;
+  if (input_.stride(1) != 1) input_ = torch::stable::contiguous(input_);
+  if (!head.ids && ready(input_)) {
+    input_data_ = input_.data_ptr(), input_stride_ = input_.stride(0);
+    return;
+  }
+  const bool fits = room.has_value() && planes() == 1 && d % 8 == 0;
+  kept_.push_back(
+      fits ? *room : scratch({planes(), n, padded()}, planes() == 1 ? like.scalar_type() : ScalarType::BFloat16));
+  input_data_ = gathered(input_, 0, n, head.ids, nullptr, kept_.back());
+  input_stride_ = padded();
+}
+
+Matrix Operands::input_by_columns(const float* times) {
+  kept_.push_back(scratch({planes(), n, padded()}, like.scalar_type()));
+  return {gathered(input_, 0, n, head.ids, times, kept_.back()), d, padded(), int64_t{n} * padded()};
+}
+
+Matrix Operands::weight(int first, int count) {
+  const int64_t stride = weight_ready_ ? weight_.stride(0) : padded();
+  if (weight_ready_) return {static_cast<const uint16_t*>(weight_.data_ptr()) + first * stride, count, stride, 0};
+  if (!weight_part_ || weight_part_->size(1) < count)
+    weight_part_ = scratch({planes(), count, padded()}, planes() == 1 ? like.scalar_type() : ScalarType::BFloat16);
+  return {gathered(weight_, first, count, nullptr, nullptr, *weight_part_), count, stride, count * stride};
+}
+
+int Operands::most_columns(int unit) const {
+  const int all = std::max(unit, round_up(v, unit));
+  if (weight_ready_) return all;
+  const int64_t fit = kWorkspaceBytes / (2 * int64_t{planes()} * std::max(padded(), 8)) / unit * unit;
+  return static_cast<int>(std::clamp<int64_t>(fit, unit, all));
+}
+
+}  // namespace lossk::head

@@ -1,0 +1,77 @@
+// A call of one of the head's ops on a GPU: arguments checked, and laid out for the products.
+#pragma once
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "binding.h"
+#include "head/paths.h"
+#include "head/rows/params.h"
+
+namespace lossk::head {
+
+struct Arguments {  // what every op of the head has, see cpp/ops.cpp
+  const char* op;
+  const Tensor &input, &linear_weight;
+  const std::optional<Tensor>&linear_bias, &scale, &index, &aux, &active;
+  double softcap, margin;
+};
+
+constexpr int64_t kWorkspaceBytes = 64 << 20;  // of dlogits at a time, and of what of the weight is laid out anew
+
+class Operands {
+ public:
+  explicit Operands(const Arguments&);
+
+  // Compacts and gathers the active rows. `room`: a tensor [N, D] of input's dtype that nobody needs yet, where the
+  // rows may lie; what is in it is lost.
+  void lay_out_input(const std::optional<Tensor>& room = std::nullopt);
+
+  const char* op;
+  OnDevice device;
+  const Path& path;
+  Tensor like;  // input
+  device::Element type;
+  int n, v, d, k;
+  Head head;             // of the whole vocabulary
+  const int64_t* index;  // [N, K]
+  int planes() const { return type == device::Element::fp32 ? 3 : 1; }
+  int padded() const { return round_up(d, 8); }
+
+  // input, contiguous along D, and the same memory as the operand of d weight.
+  Matrix input() const { return {input_data_, n, input_stride_, int64_t{n} * input_stride_}; }
+  Matrix input_by_columns() const { return {input_data_, d, input_stride_, int64_t{n} * input_stride_}; }
+  // The same, with each row multiplied; a copy.
+  Matrix input_by_columns(const float* times);
+
+  // Columns first .. first + count of the vocabulary. Good until the next call, if the weight is laid out anew.
+  Matrix weight(int first, int count);
+  int most_columns(int unit) const;  // of a call to weight, a multiple of `unit`
+
+  Head part(int first, int count) const {
+    Head h = head;
+    h.first = first, h.columns = count;
+    return h;
+  }
+  Tensor scratch(std::vector<int64_t> shape, ScalarType dtype) const {
+    return empty(op, like, std::move(shape), dtype);
+  }
+  void run(cudaError_t error) const { check_cuda(op, error); }
+
+ private:
+  bool ready(const Tensor& x) const;  // for the products as it is
+  const void* gathered(
+      const Tensor& from, int64_t first, int rows, const int* ids, const float* times, const Tensor& to) const;
+
+  Tensor input_, weight_;
+  Optional<float> bias_, scale_, aux_;
+  Optional<int64_t> index_;
+  Optional<bool> active_;
+  bool weight_ready_;
+  std::vector<Tensor> kept_;  // what the pointers point into
+  std::optional<Tensor> weight_part_;
+  const void* input_data_ = nullptr;
+  int64_t input_stride_ = 0;
+};
+
+}  // namespace lossk::head

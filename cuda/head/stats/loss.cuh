@@ -1,0 +1,41 @@
+// The loss of cce_forward (cpp/ops.cpp) from its rows' statistics, and the coefficients of its gradient.
+#pragma once
+#include "device/barrier.h"
+#include "head/stats/params.h"
+
+namespace lossk::head {
+
+using namespace device;
+
+constexpr int kLossThreads = 512;
+
+struct LossShared {
+  double parts[kLossThreads];
+};
+__global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_constant__ LossParams p) {
+  LOSSK_SHARED(raw);
+  auto& shared = *reinterpret_cast<LossShared*>(raw);
+  const int64_t n = p.n;
+  const int rows = p.head.count ? *p.head.count : p.n, k = p.head.picks.count;
+  double sum = 0;
+  for (int line = threadIdx.x; line < rows; line += kLossThreads) {
+    const int64_t row = p.head.ids ? p.head.ids[line] : line;
+    const double a = p.coef[row], b = p.coef[n + row], lse = double{p.stats[row]} + p.stats[n + row];
+    sum += a * lse + b * lse * lse;
+    p.row_coef[row] = static_cast<float>(a + 2 * b * lse);
+    if (p.full) {
+      const double c = p.coef[2 * n + row];
+      if (c != 0) sum += c * (p.stats[9 * n + row] + *p.aux_sum * lse);
+      p.row_coef[5 * n + row] = p.coef[2 * n + row];
+    }
+    for (int i = 0; i < k; ++i)
+      if (p.index[row * k + i] != -1) sum -= double{p.pick_coef[row * k + i]} * p.picked[row * k + i];
+  }
+  shared.parts[threadIdx.x] = sum;
+  sync_block();
+  if (threadIdx.x > 0) return;
+  for (int i = 1; i < kLossThreads; ++i) sum += shared.parts[i];
+  *p.loss = static_cast<float>(sum);
+}
+
+}  // namespace lossk::head

@@ -1,0 +1,79 @@
+// Each row's parts, in the order of the columns, to its statistics.
+#pragma once
+#include "device/reduce.h"
+#include "head/stats/stats.cuh"
+
+namespace lossk::head {
+
+constexpr int kMergeThreads = 128;
+
+// As cpp/head/stats.cpp has them. In double, whose cost is nothing beside a product: lse in two floats has 48 bits.
+template <bool full>
+__global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constant__ MergeParams p) {
+  const int64_t line = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
+  if (line >= (p.head.count ? *p.head.count : p.n)) return;
+  RowState<double> s;
+  for (int part = 0; part < p.parts; ++part) {
+    const int64_t at = part * int64_t{p.n} + line;
+    if constexpr (full) {
+      s.merge(static_cast<const RowState<float>*>(p.partial)[at]);
+    } else {
+      RowState<float> one;
+      one.max = static_cast<const Partial*>(p.partial)[at].max,
+      one.sum = static_cast<const Partial*>(p.partial)[at].sum;
+      s.merge(one);
+    }
+  }
+
+  const int64_t row = p.head.ids ? p.head.ids[line] : line, n = p.n;
+  const int k = p.head.picks.count;
+  const int64_t* index = p.index + row * k;
+  float* picked = p.picked + row * k;
+  const double lse_excl = s.lse();
+  if (full)
+    for (int i = 0; i < k; ++i) {
+      if (index[i] < 0 || index[i] >= p.v) continue;
+      bool met = false;
+      for (int j = 0; j < i; ++j) met = met || index[j] == index[i];
+      if (!met) s.add(picked[i], p.head.aux ? p.head.aux[index[i]] : 1.f);
+    }
+  const double lse = s.lse();
+  for (int i = 0; i < k; ++i) {
+    if (index[i] == -1) continue;
+    if (index[i] < 0 || index[i] >= p.v) picked[i] = NAN;  // an error, which must show
+    p.logp[row * k + i] = static_cast<float>(picked[i] - lse);
+  }
+
+  const auto low = [](double x) { return static_cast<float>(x - double(static_cast<float>(x))); };
+  p.stats[row] = static_cast<float>(lse);
+  p.stats[n + row] = low(lse);
+  p.stats[2 * n + row] = 1;
+  if constexpr (full) {
+    const double rest[] = {
+        lse_excl, low(lse_excl), s.mean_logit(), s.entropy(), s.lse2(), s.aux_mean(), s.aux_dot - *p.aux_sum * lse,
+        s.top,    s.min};
+#pragma unroll
+    for (int i = 0; i < 9; ++i) p.stats[(3 + i) * n + row] = static_cast<float>(rest[i]);
+    p.argmax[row] = s.argmax;
+  }
+}
+
+constexpr int kAuxThreads = 1024;
+
+struct SumShared {
+  double parts[kAuxThreads];
+};
+__global__ void __launch_bounds__(kAuxThreads) sum_of_aux(const __grid_constant__ AuxParams p) {
+  LOSSK_SHARED(raw);
+  auto& shared = *reinterpret_cast<SumShared*>(raw);
+  double sum = 0;
+  if (p.aux)
+    for (int v = threadIdx.x; v < p.v; v += kAuxThreads) sum += p.aux[v];
+  shared.parts[threadIdx.x] = sum;
+  sync_block();
+  if (threadIdx.x > 0) return;
+  for (int i = 1; i < kAuxThreads; ++i) sum += shared.parts[i];
+  *p.sum = p.aux ? sum : p.v;
+}
+
+}  // namespace lossk::head

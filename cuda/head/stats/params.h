@@ -1,0 +1,65 @@
+// Row statistics of a vocabulary head's logits; what they are: cpp/ops.cpp, linear_stats.
+#pragma once
+#include "common/math.h"
+#include "head/head.h"
+#include "head/product/matrix.h"
+
+namespace lossk::head {
+
+// A segment of the vocabulary is what one block sums up in order; a row's segments are merged in order too. Both depend
+// on the vocabulary alone, so a row's statistics do not depend on the GPU or on other rows. Many enough to give work to
+// every multiprocessor at one tile of rows.
+constexpr int kColumnsInSegment = 256;  // at least: a multiple of every tile's
+constexpr int kMostSegments = 128;
+inline int segment_of(int v) { return round_up(ceil_div(v < 1 ? 1 : v, kMostSegments), kColumnsInSegment); }
+
+struct Partial {  // of some of a row's logits: sum exp(z - max)
+  float max, sum;
+};
+
+struct StatsParams {
+  Product product;  // input linear_weight^T, its span a segment
+  Head head;
+  void* partial;   // [parts, N] of Partial, of RowState<float> where every statistic is wanted; scratch
+  float* picked;   // [N, K] logits; nothing is written where there is no pick
+  int first_part;  // where the vocabulary comes in several products: the segments before this one
+};
+
+struct MergeParams {
+  const void* partial;
+  int parts, n, v;
+  Head head;              // of the whole vocabulary
+  const int64_t* index;   // [N, K]
+  const double* aux_sum;  // [1]
+  float* stats;           // [12, N] or [3, N]; rows that are not there keep what they have, here and below
+  float *picked, *logp;   // [N, K]
+  int64_t* argmax;        // [N]
+};
+
+struct AuxParams {
+  const float* aux;  // [v]; null: ones
+  int v;
+  double* sum;
+};
+
+struct LossParams {
+  const float* stats;                      // as MergeParams leaves them, every one where `full`
+  const float *picked, *coef, *pick_coef;  // [N, K]; loss_coef [3, N], or without its c [2, N]; index_coef [N, K]
+  const int64_t* index;
+  const double* aux_sum;
+  Head head;
+  int n;
+  bool full;
+  float* loss;      // [1]
+  float* row_coef;  // [6, N] or [1, N]: what depends on lse; the rest is zero already
+};
+
+// What a path (head/paths.h) does: `full` for every statistic. cudaErrorInvalidValue where a condition does not hold.
+[[nodiscard]] cudaError_t stats(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t stats_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
+
+[[nodiscard]] cudaError_t merge_stats(const MergeParams& p, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t sum_loss(const LossParams& p, cudaStream_t stream);
+[[nodiscard]] cudaError_t sum_aux(const AuxParams& p, cudaStream_t stream);
+
+}  // namespace lossk::head

@@ -1,0 +1,27 @@
+// The forward of both paths; Path says with which kernel.
+#pragma once
+#include "head/product/launch.h"
+#include "head/stats/stats.cuh"
+
+namespace lossk::head {
+
+template <class Path, class T>
+[[nodiscard]] cudaError_t stats_of(const StatsParams& p, bool full, cudaStream_t stream) {
+  if (full) return Path::template multiply<T, Along::depth, Along::depth, StatsEpilogue>(p.product, p, stream);
+  if (p.head.plain()) return Path::template multiply<T, Along::depth, Along::depth, PlainLse>(p.product, p, stream);
+  return Path::template multiply<T, Along::depth, Along::depth, AnyLse>(p.product, p, stream);
+}
+
+template <class Path>
+[[nodiscard]] cudaError_t stats_by(const StatsParams& p, Element type, bool full, cudaStream_t stream) {
+  switch (type) {
+    case Element::bf16: return stats_of<Path, Bf16>(p, full, stream);
+#ifndef LOSSK_ONLY_BF16  // makes a quick build
+    case Element::fp16: return stats_of<Path, Fp16>(p, full, stream);
+    case Element::fp32: return stats_of<Path, float>(p, full, stream);
+#endif
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace lossk::head

@@ -1,0 +1,294 @@
+// cuda/head/gradient against plain loops in double: every gradient of both paths and three types, in parts of the
+// vocabulary.
+#include "device/kernels/head_problem.h"
+
+namespace lossk::test {
+namespace {
+
+struct GradientProblem {
+  std::vector<float> lse, lse_excl, row, pick;     // Coefs
+  std::vector<double> input, weight, bias, scale;  // of the sum whose gradient linear_stats_backward is
+  double squares[3] = {};                          // of the terms of d input, d weight and d bias
+
+  template <class T>
+  GradientProblem(const HeadProblem<T>& p, bool full)
+      : lse(2 * p.s.n),
+        lse_excl(lse.size()),
+        row((full ? 6 : 1) * size_t(p.s.n)),
+        pick(p.index.size()),
+        input(size_t(p.s.n) * p.s.d),
+        weight(size_t(p.s.v) * p.s.d),
+        bias(p.s.v),
+        scale(p.s.n) {
+    for (float& c : row) c = static_cast<float>(random_integer(-4, 4)) / 2;
+    for (float& c : pick) c = static_cast<float>(random_integer(-4, 4)) / 2;
+    std::vector<float> x = to_floats(p.input);
+    for (float& value : x)
+      if (std::isnan(value)) value = 0;  // of an ignored row
+    const std::vector<float> w = to_floats(p.weight);
+    const int64_t n = p.s.n, d = p.s.d;
+    for (int64_t i = 0; i < n; ++i) {
+      const RowStats& s = p.stats[i];
+      lse[i] = static_cast<float>(s.lse), lse[n + i] = static_cast<float>(s.lse - lse[i]);
+      lse_excl[i] = static_cast<float>(s.lse_excl), lse_excl[n + i] = static_cast<float>(s.lse_excl - lse_excl[i]);
+      if (std::isinf(s.lse_excl)) lse_excl[n + i] = 0;
+      if (!p.active[i]) {
+        lse[i] = NAN;  // an ignored row's may be anything
+        continue;
+      }
+      for (int64_t v = 0; v < p.s.v; ++v) {
+        const double g = slope_of(p, i, v, full);
+        const double by = g * (p.o.scale ? p.scale[i] : 1);
+        scale[i] += g * p.unscaled[i * p.s.v + v];
+        bias[v] += by;
+        squares[2] += by * by;
+        for (int64_t k = 0; k < d; ++k) {
+          input[i * d + k] += by * w[v * d + k];
+          weight[v * d + k] += by * x[i * d + k];
+          squares[0] += by * by * w[v * d + k] * w[v * d + k];
+          squares[1] += by * by * x[i * d + k] * x[i * d + k];
+        }
+      }
+    }
+  }
+
+ private:
+  // d loss / d (scale (raw + bias)).
+  template <class T>
+  double slope_of(const HeadProblem<T>& p, int64_t i, int64_t v, bool full) const {
+    const int64_t n = p.s.n, at = i * p.s.v + v;
+    const double logp = p.z[at] - p.stats[i].lse, q = std::exp(logp), aux = p.o.aux ? p.aux[v] : 1;
+    const auto a = [&](int k) { return double{row[k * n + i]}; };
+    double g = q * a(0);
+    if (full) {
+      g += q * (a(1) * logp + a(2) * q + a(3) * aux) + a(5) * aux;
+      if (!p.picks(i, v)) g += a(4) * std::exp(p.z[at] - p.stats[i].lse_excl);
+    }
+    for (int k = 0; k < p.o.picks; ++k)
+      if (p.index[i * p.o.picks + k] == v) g -= pick[i * p.o.picks + k];
+    return g * p.slope[at];
+  }
+};
+
+struct Gradients {
+  std::vector<float> input, weight, bias, scale;
+};
+struct Wanted {
+  bool input = true, weight = true, scale = true, wide = false;
+};
+
+template <class T>
+Gradients run_gradient(
+    const Path& path, const HeadProblem<T>& p, const GradientProblem& g, bool full, int most = 256,
+    Wanted wanted = {}) {
+  const HeadOnDevice<T> x(p);
+  using Element = typename head::Planes<T>::Element;
+  const int n = p.s.n, v = p.s.v, d = p.s.d, stride = std::min(most, round_up(v, 8));
+  const int64_t plane = int64_t{n} * stride;
+  const Buffer<float> lse(g.lse), lse_excl(g.lse_excl), row(g.row), pick(g.pick);
+  const Buffer<Element> out(size_t(x.kPlanes) * plane);
+  const Buffer<float> row_sums(size_t(path.parts) * ceil_div(most, 256) * n), unit(p.s.n + 1), times(p.s.n),
+      sum(size_t(n) * d);
+  const Buffer<T> narrow_input(size_t(n) * d), narrow_weight(size_t(v) * d);
+  const Buffer<float> wide_input(size_t(n) * d), wide_weight(size_t(v) * d), bias(p.s.v);
+  const Buffer<float> scale(std::vector<float>(n, 0));
+  const head::Coefs coefs{lse.data(), full ? lse_excl.data() : nullptr, row.data(), pick.data(), n};
+  const float* by = x.kType == device::Element::fp16 ? unit.data() : nullptr;
+  if (by) check(head::find_units({x.h, coefs, full, unit.data(), times.data()}, nullptr), "find_units");
+  const head::Matrix input_by_columns = by ? x.input_by_columns(times.data()) : x.input_by_columns();
+  for (int first = 0; first < v; first += most) {
+    const int count = std::min(most, v - first);
+    const head::Matrix weight = x.weight(first, count);
+    check(
+        path.dlogits(
+            {{x.input(), weight, d, 256, x.h.count},
+             x.part(first, count),
+             coefs,
+             by,
+             out.data(),
+             stride,
+             wanted.scale ? row_sums.data() : nullptr},
+            x.kType, full, nullptr),
+        "dlogits");
+    if (wanted.weight)
+      check(
+          path.store(
+              {{{out.data(), count, stride, plane}, input_by_columns, n, 256, nullptr, x.h.count},
+               wanted.wide ? static_cast<void*>(wide_weight.data() + int64_t{first} * d)
+                           : narrow_weight.data() + int64_t{first} * d,
+               wanted.wide,
+               nullptr,
+               nullptr,
+               nullptr,
+               by ? by + n : nullptr,
+               false,
+               count,
+               d,
+               true,
+               true},
+              x.kType, head::Along::rows, nullptr),
+          "d weight");
+    check(
+        head::column_sums({out.data(), n, stride, count, x.h.count, by, bias.data() + first}, x.kType, nullptr),
+        "column_sums");
+    if (wanted.scale)
+      check(
+          head::add_row_sums(
+              {row_sums.data(), path.parts * ceil_div(count, 256), n, x.h.ids, x.h.count, by, scale.data()}, nullptr),
+          "add_row_sums");
+    if (wanted.input)
+      check(
+          path.store(
+              {{{out.data(), n, stride, plane}, {weight.data, d, weight.stride, weight.plane}, count, 256, x.h.count},
+               wanted.wide ? static_cast<void*>(wide_input.data()) : narrow_input.data(),
+               wanted.wide,
+               sum.data(),
+               x.h.ids,
+               x.h.count,
+               by,
+               true,
+               n,
+               d,
+               first == 0,
+               first + count == v},
+              x.kType, head::Along::depth, nullptr),
+          "d input");
+  }
+  synchronize();
+  return {
+      wanted.wide ? wide_input.values() : to_floats(narrow_input.values()),
+      wanted.wide ? wide_weight.values() : to_floats(narrow_weight.values()), bias.values(), scale.values()};
+}
+
+// Two roundings to the type, of dlogits and of the gradient, and float32 sums (a gradient that is 0 is off by those).
+// `squares`: of what is rounded, and may cancel.
+template <class T>
+void expect_close(
+    const std::vector<float>& got, const std::vector<double>& want, const std::string& name, double squares = 0) {
+  double error = 0, norm = squares;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += (got[i] - want[i]) * (got[i] - want[i]);
+    norm += want[i] * want[i];
+  }
+  const double unit = std::is_same_v<T, float> ? 0x1p-19 : std::is_same_v<T, Bf16> ? 0x1p-7 : 0x1p-10;
+  expect(
+      std::sqrt(error) <= unit * std::sqrt(norm) + 1e-5 * std::sqrt(double(want.size())),  // nan fails
+      name + ": off by " + std::to_string(std::sqrt(error / norm)) + " of its norm");
+}
+
+// Rows that are ignored are not written.
+template <class T>
+std::vector<float> of_active(const HeadProblem<T>& p, std::vector<float> rows) {
+  const size_t width = p.s.n ? rows.size() / p.s.n : 0;
+  for (int i = 0; i < p.s.n; ++i)
+    for (size_t k = 0; !p.active[i] && k < width; ++k) {
+      expect(width == 1 || std::isnan(rows[i * width + k]), "wrote d input of an ignored row");
+      rows[i * width + k] = 0;
+    }
+  return rows;
+}
+
+template <class T>
+void check_gradients(const Path& path, const Shape& s, const Options& o, bool full, Wanted wanted = {}) {
+  const HeadProblem<T> p(s, o);
+  const GradientProblem want(p, full);
+  const Gradients got = run_gradient(path, p, want, full, 256, wanted);
+  expect_close<T>(of_active(p, got.input), want.input, "d input of " + name_of(s), want.squares[0]);
+  expect_close<T>(got.weight, want.weight, "d weight of " + name_of(s), want.squares[1]);
+  expect_close<T>(got.bias, want.bias, "d bias of " + name_of(s), want.squares[2]);
+  if (wanted.scale) expect_close<T>(of_active(p, got.scale), want.scale, "d scale of " + name_of(s));
+}
+
+template <class T>
+void check_shapes(const Path& path) {
+  for (int i = 0; i < 12; ++i) {
+    if (left_out<T>(i)) continue;
+    const Shape& s = shapes<T>()[i];
+    const Options& o = kSome[i % 6];
+    check_gradients<T>(path, s, o, i % 2 == 0, {.scale = o.scale});  // without: the plain epilogue
+    check_gradients<T>(path, s, kSome[(i + 2) % 6], i % 2 == 1, {.wide = i % 3 == 0});
+  }
+}
+
+void check_edges(const Path& path) {
+  check_gradients<Bf16>(path, {0, 70, 64}, kPlain, false);
+  check_gradients<Bf16>(path, {20, 70, 0}, {.bias = true}, false);
+  HeadProblem<Bf16> none({20, 300, 64}, {.ignored = true});
+  none.active.assign(20, 0);
+  const GradientProblem nothing(none, false);
+  for (const float x : run_gradient(path, none, nothing, false).weight)
+    expect(x == 0, "d weight without rows is not 0");
+}
+
+// dlogits that are below what float16 holds: a unit lifts them.
+void check_small(const Path& path) {
+  const HeadProblem<Fp16> p({40, 300, 64});
+  GradientProblem small(p, false), large = small;
+  for (std::vector<float>* coefs : {&small.row, &small.pick})
+    for (float& c : *coefs) c *= 0x1p-20f;
+  const auto tiny = run_gradient(path, p, small, false, 256, {.wide = true});
+  const auto usual = run_gradient(path, p, large, false, 256, {.wide = true});
+  for (size_t i = 0; i < tiny.weight.size(); ++i)
+    expect(
+        std::fabs(tiny.weight[i] * 0x1p20f - usual.weight[i]) <= 1e-6f * std::fabs(usual.weight[i]),
+        "small dlogits of float16 lost bits");
+}
+
+template <class T>
+void check_same_bits(const Path& path) {
+  random_source().seed(9);
+  const HeadProblem<T> p({140, 300, 136}, {.bias = true, .scale = true, .ignored = true});
+  const GradientProblem g(p, false);
+  Gradients got = run_gradient(path, p, g, false);
+  got.input = of_active(p, got.input), got.scale = of_active(p, got.scale);
+  static const Gradients first_seen = got;
+  expect_equal(got.input, first_seen.input, "d input under another schedule");
+  expect_equal(got.weight, first_seen.weight, "d weight under another schedule");
+  expect_equal(got.bias, first_seen.bias, "d bias under another schedule");
+  expect_equal(got.scale, first_seen.scale, "d scale under another schedule");
+}
+
+LOSSK_TEST(gradient_mma_bf16) { check_shapes<Bf16>(head::kMmaSync); }
+LOSSK_TEST(gradient_mma_fp16) { check_shapes<Fp16>(head::kMmaSync); }
+LOSSK_TEST(gradient_mma_fp32) { check_shapes<float>(head::kMmaSync); }
+LOSSK_TEST(gradient_mma_edges) { check_edges(head::kMmaSync); }
+LOSSK_TEST(gradient_mma_small_fp16) { check_small(head::kMmaSync); }
+LOSSK_TEST(gradient_mma_same_bits) { check_same_bits<Bf16>(head::kMmaSync); }
+
+LOSSK_TEST(gradient_refuses) {
+  alignas(16) float out[4] = {};
+  const head::Matrix matrix{out, 0, 8, 0};
+  const head::DlogitsParams good{{matrix, {out, 4, 8, 0}, 8, 256}, {.columns = 4}, {}, nullptr, out, 8, nullptr};
+  expect(head::dlogits(good, Element::bf16, false, nullptr) == cudaSuccess, "refused an empty batch");
+  const auto refuses = [&](auto change) {
+    head::DlogitsParams p = good;
+    change(p);
+    expect(head::dlogits(p, Element::bf16, false, nullptr) != cudaSuccess, "accepted what it cannot do");
+  };
+  refuses([](auto& p) { p.stride = 12; });
+  refuses([](auto& p) { p.head.columns = 9; });
+  refuses([](auto& p) { p.product.span = 0; });
+  const head::StoreParams store{{matrix, {out, 4, 8, 0}, 8, 256}, out};
+  expect(head::store(store, Element::tf32, head::Along::depth, nullptr) != cudaSuccess, "accepted tf32");
+}
+
+#ifndef __CUDACC__
+LOSSK_TEST(gradient_mma_bank_conflicts) {
+  emulator::counters = {};
+  const HeadProblem<Bf16> p({128, 128, 128});
+  run_gradient(head::kMmaSync, p, GradientProblem(p, false), false);
+  expect(emulator::counters.matrices > 0 && emulator::counters.bank_conflicts == 0, "ldmatrix meets bank conflicts");
+}
+#endif
+
+#if LOSSK_TEST_SM90
+LOSSK_TEST(gradient_wgmma_bf16) { check_shapes<Bf16>(head::kWgmma); }
+LOSSK_TEST(gradient_wgmma_fp16) { check_shapes<Fp16>(head::kWgmma); }
+LOSSK_TEST(gradient_wgmma_fp32) { check_shapes<float>(head::kWgmma); }
+LOSSK_TEST(gradient_wgmma_edges) { check_edges(head::kWgmma); }
+LOSSK_TEST(gradient_wgmma_small_fp16) { check_small(head::kWgmma); }
+LOSSK_TEST(gradient_wgmma_same_bits) { check_same_bits<Fp16>(head::kWgmma); }
+#endif
+
+}  // namespace
+}  // namespace lossk::test

@@ -1,0 +1,220 @@
+// A vocabulary head with any options: its statistics and gradients by plain loops in double, and on the device.
+#pragma once
+#include <cmath>
+
+#include "device/harness.h"
+#include "head/paths.h"
+#include "head/rows/params.h"
+
+namespace lossk::test {
+
+using head::Path;
+
+struct Shape {
+  int n, v, d;
+};
+
+struct Options {
+  bool bias = false, scale = false, aux = false, ignored = false;
+  int picks = 1;
+  float softcap = 0, margin = 0;
+};
+inline const Options kPlain{}, kEverything{true, true, true, true, 4, 5, 0.5f};
+inline const Options kSome[] = {kPlain,       {.bias = true}, {.ignored = true},
+                                {.picks = 3}, kEverything,    {.scale = true, .picks = 0}};
+
+struct RowStats {
+  double lse, lse_excl, mean_logit, entropy, lse2, aux_mean, aux_logp, max, min;
+  int64_t argmax;
+};
+
+template <class T>
+struct HeadProblem {
+  Shape s;
+  Options o;
+  std::vector<T> input, weight;
+  std::vector<float> bias, scale, aux;
+  std::vector<int64_t> index;  // [n, picks]: repeated ones, -1 for none, and outside on either side
+  std::vector<uint8_t> active;
+  std::vector<double> z, slope, unscaled;  // [n, v]
+  std::vector<RowStats> stats;
+
+  explicit HeadProblem(const Shape& shape, const Options& options = {}, float spread = 2)
+      : s(shape),
+        o(options),
+        input(random_matrix<T>(size_t(s.n) * s.d, 1)),
+        weight(random_matrix<T>(size_t(s.v) * s.d, spread / std::sqrt(float(std::max(s.d, 1))))),
+        bias(o.bias ? random_matrix<float>(s.v, 1) : std::vector<float>()),
+        scale(o.scale ? s.n : 0),
+        aux(o.aux ? random_matrix<float>(s.v, 1) : std::vector<float>()),
+        index(size_t(s.n) * o.picks),
+        active(s.n, 1) {
+    for (float& x : scale) x = 0.5f + static_cast<float>(random_integer(0, 8)) / 8;
+    for (int64_t& i : index) i = random_integer(-2, s.v);
+    for (int row = 0; o.picks > 1 && row < s.n; row += 3)
+      index[size_t(row) * o.picks + 1] = index[size_t(row) * o.picks];
+    for (uint8_t& a : active) a = !o.ignored || random_integer(0, 3) > 0;
+    if (o.ignored && s.n > 1) active[0] = 0;
+    const std::vector<float> x = to_floats(input), w = to_floats(weight);
+    z.resize(size_t(s.n) * s.v), slope.resize(z.size(), 1), unscaled.resize(z.size());
+    for (int64_t row = 0; row < s.n; ++row) solve(row, x.data() + row * s.d, w.data());
+    for (size_t i = 0; i < input.size(); ++i)
+      if (!active[i / s.d]) input[i] = from_float<T>(NAN);  // nobody may look
+  }
+
+  bool picks(int64_t row, int64_t v) const {
+    for (int k = 0; k < o.picks; ++k)
+      if (index[row * o.picks + k] == v) return true;
+    return false;
+  }
+
+ private:
+  void solve(int64_t row, const float* x, const float* w) {
+    double* zs = z.data() + row * s.v;
+    RowStats r{-INFINITY, -INFINITY, 0, 0, -INFINITY, 0, 0, -INFINITY, INFINITY, 0};
+    double sum = 0, excl = 0, square = 0, aux_dot = 0, aux_sum = 0;
+    for (int64_t v = 0; v < s.v; ++v) {
+      double dot = 0;
+      for (int k = 0; k < s.d; ++k) dot += double{x[k]} * w[v * s.d + k];
+      if (o.bias) dot += bias[v];
+      unscaled[row * s.v + v] = dot;
+      if (o.scale) dot *= scale[row];
+      if (o.softcap > 0) {
+        const double t = std::tanh(dot / o.softcap);
+        dot = o.softcap * t;
+        slope[row * s.v + v] = 1 - t * t;
+      }
+      if (o.picks > 0 && index[row * o.picks] == v) dot -= o.margin;
+      zs[v] = dot;
+      if (dot > r.max) r.max = dot, r.argmax = v;
+      r.min = std::fmin(r.min, dot);
+    }
+    for (int64_t v = 0; v < s.v; ++v) {
+      const double e = std::exp(zs[v] - r.max), a = o.aux ? aux[v] : 1;
+      sum += e, square += e * e;
+      if (!picks(row, v)) excl += e;
+      r.mean_logit += e * zs[v], r.aux_mean += e * a;
+      aux_dot += a * zs[v], aux_sum += a;
+    }
+    r.lse = r.max + std::log(sum), r.lse_excl = r.max + std::log(excl), r.lse2 = 2 * r.max + std::log(square);
+    r.mean_logit /= sum, r.aux_mean /= sum;
+    r.entropy = r.lse - r.mean_logit, r.aux_logp = aux_dot - aux_sum * r.lse;
+    stats.push_back(r);
+  }
+};
+
+// The problem in the device's memory, laid out as cuda/head/operands.cpp does it.
+template <class T>
+class HeadOnDevice {
+ public:
+  explicit HeadOnDevice(const HeadProblem<T>& p)
+      : s_(p.s),
+        input_(p.input),
+        weight_(p.weight),
+        bias_(p.bias),
+        scale_(p.scale),
+        aux_(p.aux),
+        index_(p.index),
+        active_(p.active),
+        columns_(p.index.size()),
+        entries_(p.index.size()),
+        ids_(size_t(p.s.n)),
+        count_(size_t{1}),
+        rows_(size_t(kPlanes) * s_.n * padded()),
+        multiplied_(size_t(s_.n) * padded()),
+        columns_of_weight_(kPlanes == 1 && s_.d % 8 == 0 ? 0 : size_t(kPlanes) * s_.v * padded()) {
+    h.rows = s_.n, h.columns = s_.v;
+    h.bias = p.o.bias ? bias_.data() : nullptr;
+    h.scale = p.o.scale ? scale_.data() : nullptr;
+    h.aux = p.o.aux ? aux_.data() : nullptr;
+    h.softcap = p.o.softcap, h.margin = p.o.margin;
+    h.picks = {columns_.data(), entries_.data(), p.o.picks};
+    check(
+        head::sort_picks({index_.data(), s_.n, p.o.picks, s_.v, columns_.data(), entries_.data()}, nullptr),
+        "sort_picks");
+    if (p.o.ignored) {
+      check(
+          head::compact({reinterpret_cast<const bool*>(active_.data()), s_.n, ids_.data(), count_.data()}, nullptr),
+          "compact");
+      h.ids = ids_.data(), h.count = count_.data();
+    }
+    check(
+        head::gather(
+            {input_.data(), s_.d, h.ids, h.count, nullptr, rows_.data(), s_.n, s_.d, padded()}, kType, nullptr),
+        "gather");
+    if (columns_of_weight_.size())
+      check(
+          head::gather(
+              {weight_.data(), s_.d, nullptr, nullptr, nullptr, columns_of_weight_.data(), s_.v, s_.d, padded()}, kType,
+              nullptr),
+          "gather");
+  }
+
+  using Element = typename head::Planes<T>::Element;
+  static constexpr int kPlanes = head::Planes<T>::planes;
+  static constexpr auto kType = ElementOf<T>::value;
+  int padded() const { return round_up(s_.d, 8); }
+  head::Matrix input() const { return {rows_.data(), s_.n, padded(), int64_t{s_.n} * padded()}; }
+  head::Matrix input_by_columns() const { return {rows_.data(), s_.d, padded(), int64_t{s_.n} * padded()}; }
+  head::Matrix input_by_columns(const float* times) const {
+    check(
+        head::gather(
+            {input_.data(), s_.d, h.ids, h.count, times, multiplied_.data(), s_.n, s_.d, padded()}, kType, nullptr),
+        "gather");
+    return {multiplied_.data(), s_.d, padded(), 0};
+  }
+  head::Matrix weight(int first, int count) const {
+    const bool laid_out = columns_of_weight_.size() > 0;
+    const void* data = laid_out ? static_cast<const void*>(columns_of_weight_.data() + int64_t{first} * padded())
+                                : weight_.data() + int64_t{first} * s_.d;
+    return {data, count, padded(), int64_t{s_.v} * padded()};
+  }
+  const int64_t* index() const { return index_.data(); }
+  head::Head part(int first, int count) const {
+    head::Head part = h;
+    part.first = first, part.columns = count;
+    return part;
+  }
+  head::Head h{};
+
+ private:
+  const Shape s_;
+  const Buffer<T> input_, weight_;
+  const Buffer<float> bias_, scale_, aux_;
+  const Buffer<int64_t> index_;
+  const Buffer<uint8_t> active_;
+  const Buffer<int> columns_, entries_, ids_, count_;
+  const Buffer<Element> rows_, multiplied_, columns_of_weight_;
+};
+
+// Twelve ragged shapes: one tile and several, partial tiles in every direction, segments and parts that end inside the
+// vocabulary, more features than a stage holds, and a number of them that copies of 16 bytes do not divide.
+inline const Shape kShapes[] = {
+    {1, 1, 8},      {1, 257, 8},    {7, 100, 72},   {64, 130, 136}, {100, 300, 64}, {128, 256, 64},
+    {129, 257, 70}, {130, 513, 33}, {33, 600, 264}, {190, 40, 56},  {140, 511, 1},  {3, 777, 320},
+};
+// The same, smaller: for float32, whose product is six, and for builds that are slow.
+inline const Shape kSmallShapes[] = {
+    {1, 1, 8},    {1, 257, 8},    {7, 100, 72},  {64, 130, 8}, {100, 120, 64}, {128, 256, 8},
+    {129, 9, 70}, {130, 130, 33}, {9, 300, 520}, {10, 40, 56}, {40, 260, 1},   {3, 513, 24},
+};
+#ifndef LOSSK_SMALL_SHAPES
+#define LOSSK_SMALL_SHAPES 0
+#endif
+template <class T>
+const Shape (&shapes())[12] {
+  if constexpr (LOSSK_SMALL_SHAPES || std::is_same_v<T, float>) return kSmallShapes;
+  else return kShapes;
+}
+
+// A slow build runs every third of float32's, of which there are twelve in the other.
+template <class T>
+bool left_out(int i) {
+  return LOSSK_SMALL_SHAPES && std::is_same_v<T, float> && i % 3 < 2;
+}
+
+inline std::string name_of(const Shape& s) {
+  return std::to_string(s.n) + " x " + std::to_string(s.v) + " x " + std::to_string(s.d);
+}
+
+}  // namespace lossk::test

@@ -1,0 +1,51 @@
+"""The ops' CUDA kernels in the emulator, in place of the CPU's: pytest --device=emulator."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "emulator"
+
+
+class Schedule(NamedTuple):
+    """cuda/emulator/emulator.h: Schedule. Orders: fifo, lifo, random, priority. Timings: early, late, mixed."""
+
+    seed: int = 1
+    order: int = 0
+    timing: int = 0
+    resident: int = 1
+    multiprocessors: int = 3
+    skew: int = 0
+
+
+FIRST = Schedule()
+LIBRARY = "lossk_emulated"
+_library = None
+
+
+def build() -> Path:
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    configure = ["cmake", "-G", "Ninja", "-S", ROOT / "tests" / "device", "-B", BUILD, "-DCMAKE_BUILD_TYPE=None"]
+    for command in ([*configure, f"-DPython_EXECUTABLE={sys.executable}"], ["cmake", "--build", BUILD, "-t", LIBRARY]):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise RuntimeError(f"cannot build the emulated kernels:\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+    return BUILD / f"lib{LIBRARY}.so"
+
+
+def replace_cpu_kernels(schedule: Schedule = FIRST) -> None:
+    """LOSSK_KERNELS=mma_sync: those for any GPU, where Hopper's would run."""
+    global _library
+    import lossk  # noqa: F401  # the schemas first
+
+    if _library is None:
+        path = build()
+        torch.ops.load_library(path)
+        _library = ctypes.CDLL(str(path))
+    _library.lossk_emulate(ctypes.c_ulonglong(schedule.seed), *schedule[1:])
