@@ -113,12 +113,14 @@ def linear_cross_entropy(
     same; see lossk.live_report for what was done. Not with softcap and label_smoothing together.
 
     Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes), with
-    tau 1 + 3 x the live share. On a GPU all of them are four; bfloat16 and float16 with D a multiple of 8 and contiguous
-    rows are read in place, anything else through copies of 64 MiB of the weight at a time; float32 takes six products
-    of bfloat16 for each; no live columns yet. Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options
-    and targets out of range (on a GPU those make the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for
-    the error and its synchronisation); RuntimeError on a second derivative. The idea: Wijmans et al. 2024, Cut Your
-    Losses, arXiv:2411.09009, section 4; live columns and their fill are lossk's own.
+    tau 1 + 3 x the live share. On a GPU all of them are four; bfloat16 and float16 with contiguous rows of a multiple
+    of 8 features are read in place, anything else through copies of 64 MiB of the weight at a time; float32 takes six
+    products of bfloat16 for each; no live columns yet.
+
+    Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and targets out of range (on a GPU those make
+    the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for the error and its synchronisation);
+    RuntimeError on a second derivative. The idea: Wijmans et al. 2024, Cut Your Losses, arXiv:2411.09009, section 4;
+    live columns and their fill are lossk's own.
     """
     return _cross_entropy("linear_cross_entropy", **locals())
 
