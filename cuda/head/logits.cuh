@@ -53,19 +53,26 @@ class LogitRows {
     return 1 - t * t;
   }
 
-  // Of this thread's `count` logits in a tile, as an epilogue's add has them: bit i where the row picks the i-th.
-  template <int count>
-  LOSSK_DEVICE uint64_t picked(int slot, const Row& row, int column) {
+  // visit(i, place in the caller's index [N, K]) for each pick of this thread's `count` logits in a tile, numbered as
+  // an epilogue's add has them.
+  template <int count, class F>
+  LOSSK_DEVICE void for_own_picks(int slot, const Row& row, int column, const F& visit) {
     const int lane_column = lane_index() % 4 * 2, first = head_.first + column - lane_column;
-    if (next_[slot] - first >= 4 * count) return 0;  // no overflow: columns and tiles are in [0, INT_MAX]
+    if (next_[slot] - first >= 4 * count) return;  // no overflow: columns and tiles are in [0, INT_MAX]
     const int* columns = picked_columns(row);
-    uint64_t bits = 0;
     int k = first_pick(columns, first);
     for (; k < head_.picks.count && columns[k] - first < 4 * count; ++k) {
       const int c = columns[k] - first - lane_column;
-      if (c >= 0 && c % 8 < 2) bits |= uint64_t{1} << (c / 8 * 2 + c % 8);
+      if (c >= 0 && c % 8 < 2) visit(c / 8 * 2 + c % 8, place_of(row, k));
     }
     next_[slot] = k < head_.picks.count ? columns[k] : kNoColumn;
+  }
+
+  // The same as bits: bit i where the i-th is picked.
+  template <int count>
+  LOSSK_DEVICE uint64_t picked(int slot, const Row& row, int column) {
+    uint64_t bits = 0;
+    for_own_picks<count>(slot, row, column, [&](int i, int64_t) { bits |= uint64_t{1} << i; });
     return bits;
   }
 
@@ -73,17 +80,20 @@ class LogitRows {
   template <class F>
   LOSSK_DEVICE void for_picks(const Row& row, int column, const F& visit) const {
     const int* columns = picked_columns(row);
-    const int64_t line = row.id * head_.picks.count;
     for (int k = first_pick(columns, head_.first + column); k < head_.picks.count && columns[k] == head_.first + column;
          ++k) {
-      const int entry = head_.picks.entry[line + k];
-      visit(line + entry, entry == 0);
+      const int64_t place = place_of(row, k);
+      visit(place, place == row.id * head_.picks.count);
     }
   }
 
  private:
   LOSSK_DEVICE const int* picked_columns(const Row& row) const {
     return head_.picks.column + row.id * head_.picks.count;
+  }
+  LOSSK_DEVICE int64_t place_of(const Row& row, int k) const {
+    const int64_t line = row.id * head_.picks.count;
+    return line + head_.picks.entry[line + k];
   }
   // The first of the row's picks at or after a column.
   LOSSK_DEVICE int first_pick(const int* columns, int column) const {

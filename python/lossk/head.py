@@ -117,8 +117,8 @@ def linear_cross_entropy(
     of 8 features are read in place, anything else through copies of 64 MiB of the weight at a time; float32 takes six
     products of bfloat16 for each; no live columns yet.
 
-    Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and targets out of range (on a GPU those make
-    the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for the error and its synchronisation);
+    Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and targets out of range (on a GPU those
+    make the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for the error and its synchronisation);
     RuntimeError on a second derivative. The idea: Wijmans et al. 2024, Cut Your Losses, arXiv:2411.09009, section 4;
     live columns and their fill are lossk's own.
     """

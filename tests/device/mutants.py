@@ -59,7 +59,7 @@ class Mutant(NamedTuple):
 _MMA, _WGMMA, _RING = "head/product/product_mma.cuh", "head/product/product_wgmma.cuh", "device/ring.h"
 _STATS, _MERGE, _LOGITS = "head/stats/stats.cuh", "head/stats/merge.cuh", "head/logits.cuh"
 _STORE, _DLOGITS, _SUMS = (f"head/gradient/{name}.cuh" for name in ("store", "dlogits", "sums"))
-_ROWS = "head/rows/rows.cuh"
+_ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
 
 MUTANTS = [
@@ -121,14 +121,14 @@ MUTANTS = [
         "fabsf(top) == INFINITY ? 0 : top;\n    float part",
         "top;\n    float part",
     ),
-    Mutant("wrong value", STATS_MMA, _LOGITS, "uint64_t{1} << (c / 8 * 2 + c % 8)", "uint64_t{1} << (c / 8 * 2)"),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "visit(c / 8 * 2 + c % 8,", "visit(c / 8 * 2,"),
     Mutant("wrong value", STATS_MMA, _LOGITS, "next_[slot] - first >= 4 * count", "next_[slot] - first >= 2 * count"),
     Mutant(
         "wrong value",
         STATS_MMA,
         _LOGITS,
-        "k < head_.picks.count ? columns[k] : kNoColumn;\n    return",
-        "kNoColumn;\n    return",
+        "next_[slot] = k < head_.picks.count ? columns[k] : kNoColumn;",
+        "next_[slot] = kNoColumn;",
     ),
     Mutant("wrong value", STATS_MMA, _STATS, "if (is_picked) z(i) = kNone;", ""),
     Mutant("wrong value", STATS_MMA, _STATS, "by * (s.shifted + s.sum * (s.max - shift))", "by * s.shifted"),
@@ -140,21 +140,19 @@ MUTANTS = [
     Mutant("two owners", STATS_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),
     Mutant("two owners", STATS_MMA, _MMA, "C::kParts + warp_column / C::kWarpColumns", "C::kParts"),
     # ---- the gradient's epilogues
-    Mutant("off-by-one tail", GRADIENT_MMA, _STORE, "if (row >= (p_.count", "if (row > (p_.count"),
-    Mutant(
-        "unwritten padding",
-        GRADIENT_MMA,
-        _DLOGITS,
-        "if (c >= p_.stride) continue;",
-        "if (c >= p_.head.columns) continue;",
-    ),
-    Mutant("overrun", GRADIENT_MMA, _DLOGITS, "if (c >= p_.stride) continue;", ""),
-    Mutant("overrun", GRADIENT_MMA, _STORE, "if (c >= p_.columns) continue;", ""),
-    Mutant("overrun", GRADIENT_MMA, _STORE, "both = c + 1 < p_.columns;", "both = true;"),
-    Mutant("misalignment", GRADIENT_MMA, _STORE, "if (both && place % 2 == 0)", "if (both)"),
-    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "(options ? z - margin : z)", "z"),
+    Mutant("off-by-one tail", GRADIENT_MMA, _STORE, "there = row < (p_.count", "there = row <= (p_.count"),
+    Mutant("unwritten padding", GRADIENT_MMA, _DLOGITS, "first < p_.stride;", "first + 8 < p_.stride;"),
+    Mutant("overrun", GRADIENT_MMA, _DLOGITS, " && first < p_.stride;", ";"),
+    Mutant("overrun", GRADIENT_MMA, _DLOGITS, "line < p_.head.rows && first", "first"),
+    Mutant("overrun", GRADIENT_MMA, _STORE, "there && first < p_.columns", "there"),
+    Mutant("overrun", GRADIENT_MMA, _STORE, "if (columns > 1) to[1]", "to[1]"),
+    Mutant("overrun", GRADIENT_MMA, _STORE, "if (i < columns) to[i]", "to[i]"),
+    Mutant("misalignment", GRADIENT_MMA, _STORE, "if (p_.columns % 8 == 0)", "if (true)"),
+    Mutant("divergence", GRADIENT_MMA, _STORE, "gather_group(x);", "if (there) gather_group(x);"),
+    Mutant("wrong layout", GRADIENT_MMA, _NARROW, "if (upper) x.pairs[i] = other;", "if (!upper) x.pairs[i] = other;"),
+    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "z - margin - t.lse", "z - t.lse"),
     Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "!picked && a[4]", "a[4]"),
-    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "      g *= rows_.slope(z);\n", ""),
+    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, " * rows_.slope(z);", ";"),
     Mutant("wrong value", GRADIENT_MMA, _STORE, "if (!p_.first)", "if (true)"),
     Mutant("missing barrier", GRADIENT_MMA, _SUMS, "  sync_block();\n", ""),
     Mutant("off-by-one tail", GRADIENT_MMA, _SUMS, "own >= p.columns", "own > p.columns"),

@@ -11,7 +11,7 @@ template <class T, int slots, bool options, bool full>
 class DlogitsEpilogue {
  public:
   using Params = DlogitsParams;
-  static constexpr bool kManyRegisters = full;
+  static constexpr bool kManyRegisters = options || std::is_same_v<T, float>;
   LOSSK_DEVICE explicit DlogitsEpilogue(const Params& p) : p_(p), rows_(p.head) {}
 
   LOSSK_DEVICE void begin(int slot, int row) {
@@ -21,17 +21,22 @@ class DlogitsEpilogue {
 
   template <int count, class Logits>
   LOSSK_DEVICE void add(int slot, int line, int column, const Logits& z) {
-    if (line >= p_.head.rows) return;
-    const int64_t place = int64_t{line} * p_.stride;
     const Terms t = terms(line);
-    const uint64_t picked = rows_.template picked<count>(slot, t.row, column);
+    if constexpr (options) {
+      const uint64_t picked = rows_.template picked<count>(slot, t.row, column);
 #pragma unroll
-    for (int i = 0; i < count; i += 2) {
-      const int c = column + i / 2 * 8;
-      if (c >= p_.stride) continue;
-      const float low = dlogit(slot, t, c, z(i), picked >> i & 1);
-      store(place + c, low, dlogit(slot, t, c + 1, z(i + 1), picked >> (i + 1) & 1));
+      for (int i = 0; i < count; ++i) z(i) = any_dlogit(slot, t, column + i / 2 * 8 + i % 2, z(i), picked >> i & 1);
+    } else {
+#pragma unroll
+      for (int i = 0; i < count; ++i) z(i) = plain_dlogit(t, column + i / 2 * 8 + i % 2, z(i));
+      rows_.template for_own_picks<count>(slot, t.row, column, [&](int own, int64_t place) {
+        const float minus =
+            p_.coefs.pick && column + own / 2 * 8 + own % 2 < p_.head.columns ? t.unit * p_.coefs.pick[place] : 0;
+#pragma unroll
+        for (int i = 0; i < count; ++i) z(i) -= i == own ? minus : 0;
+      });
     }
+    store<count>(line, column, z);
   }
 
   LOSSK_DEVICE void end(int slot, int row, int part) {
@@ -63,17 +68,23 @@ class DlogitsEpilogue {
     return t;
   }
 
-  LOSSK_DEVICE float dlogit(int slot, const Terms& t, int column, float raw, bool picked) {
+  // Of a logit and its row's a0 alone. z - lse first: the difference of two large numbers is exact, of their multiples
+  // it is not.
+  LOSSK_DEVICE float plain_dlogit(const Terms& t, int column, float z) const {
+    if (!t.row.there || column >= p_.head.columns) return 0;
+    return t.a[0] * exp2_approx((z - t.lse - t.lse_low) * kLog2E);
+  }
+
+  LOSSK_DEVICE float any_dlogit(int slot, const Terms& t, int column, float raw, bool picked) {
     if (!t.row.there || column >= p_.head.columns) return 0;
     const float unscaled = rows_.unscaled(column, raw), z = rows_.logit(t.row, unscaled);
     float margin = 0, minus = 0;
     if (picked)
       rows_.for_picks(t.row, column, [&](int64_t place, bool first) {
-        if (options && first) margin = p_.head.margin;
+        if (first) margin = p_.head.margin;
         if (p_.coefs.pick) minus += t.unit * p_.coefs.pick[place];
       });
-    // z - lse first: the difference of two large numbers is exact, of their multiples it is not.
-    const float logp = (options ? z - margin : z) - t.lse - t.lse_low;
+    const float logp = z - margin - t.lse - t.lse_low;
     const float p = full ? expf(logp) : exp2_approx(logp * kLog2E);  // differences of statistics feel the last bits
     const float* a = t.a;
     float g = a[0] * p;
@@ -83,26 +94,46 @@ class DlogitsEpilogue {
       // exp(z - lse_excl) itself: written as a multiple of p it would cancel against 1 - p at a peaked target.
       if (!picked && a[4] != 0 && t.lse_excl != -INFINITY) g += a[4] * expf(z - t.lse_excl - t.lse_excl_low);
     }
-    g -= minus;
-    if constexpr (options) {
-      g *= rows_.slope(z);
-      if (p_.row_sums && g != 0) by_scale_[slot] += g * unscaled;
-      g *= t.row.scale;
-    }
-    return g;
+    g = (g - minus) * rows_.slope(z);
+    if (p_.row_sums && g != 0) by_scale_[slot] += g * unscaled;
+    return g * t.row.scale;
   }
 
-  LOSSK_DEVICE void store(int64_t place, float low, float high) const {
-    auto* out = static_cast<uint32_t*>(p_.out);
+  // By all lanes of the warp: rows and columns that are not there take part in the exchange.
+  template <int count, class Dlogits>
+  LOSSK_DEVICE void store(int line, int column, const Dlogits& g) const {
+    constexpr int kPlanes = Planes<T>::planes;
+    const int64_t place = int64_t{line} * p_.stride, plane = int64_t{p_.head.rows} * p_.stride;
+    const int lane = lane_index() % 4;
+#pragma unroll
+    for (int group = 0; group < count / 2; group += 4) {
+      Eight x[kPlanes];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        uint32_t pairs[kPlanes];
+        pack_planes(g(2 * (group + k)), g(2 * (group + k) + 1), pairs);
+#pragma unroll
+        for (int p = 0; p < kPlanes; ++p) x[p].pairs[k] = pairs[p];
+      }
+      const int first = column - 2 * lane + 8 * (group + lane);
+      const bool there = line < p_.head.rows && first < p_.stride;
+#pragma unroll
+      for (int p = 0; p < kPlanes; ++p) {
+        gather_group(x[p]);
+        if (there) *reinterpret_cast<Eight*>(static_cast<uint16_t*>(p_.out) + p * plane + place + first) = x[p];
+      }
+    }
+  }
+
+  LOSSK_DEVICE static void pack_planes(float low, float high, uint32_t (&pairs)[Planes<T>::planes]) {
     if constexpr (Planes<T>::planes == 1) {
-      out[place / 2] = pack<T>(low, high);
+      pairs[0] = pack<T>(low, high);
     } else {
       uint16_t lows[3], highs[3];
       split(low, lows);
       split(high, highs);
-      const int64_t plane = int64_t{p_.head.rows} * p_.stride;
 #pragma unroll
-      for (int i = 0; i < 3; ++i) out[(i * plane + place) / 2] = lows[i] | uint32_t{highs[i]} << 16;
+      for (int i = 0; i < 3; ++i) pairs[i] = lows[i] | uint32_t{highs[i]} << 16;
     }
   }
 

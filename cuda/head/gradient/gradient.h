@@ -6,6 +6,8 @@
 
 namespace lossk::head {
 
+inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
 template <class Path, class T>
 [[nodiscard]] cudaError_t dlogits_of(const DlogitsParams& p, bool full, cudaStream_t stream) {
   if (full) return Path::template multiply<T, Along::depth, Along::depth, FullDlogits>(p.product, p, stream);
@@ -16,7 +18,7 @@ template <class Path, class T>
 
 template <class Path>
 [[nodiscard]] cudaError_t dlogits_by(const DlogitsParams& p, Element type, bool full, cudaStream_t stream) {
-  if (p.stride % 8 || p.stride < p.head.columns || (type == Element::fp16) != (p.unit != nullptr))
+  if (p.stride % 8 || p.stride < p.head.columns || !aligned(p.out) || (type == Element::fp16) != (p.unit != nullptr))
     return cudaErrorInvalidValue;
   switch (type) {
     case Element::bf16: return dlogits_of<Path, Bf16>(p, full, stream);
@@ -37,6 +39,7 @@ template <class Path, class T>
 
 template <class Path>
 [[nodiscard]] cudaError_t store_by(const StoreParams& p, Element type, Along a, cudaStream_t stream) {
+  if (!aligned(p.out) || !aligned(p.sum)) return cudaErrorInvalidValue;
   switch (type) {
     case Element::bf16: return store_of<Path, Bf16>(p, a, stream);
 #ifndef LOSSK_ONLY_BF16  // makes a quick build

@@ -18,44 +18,66 @@ class StoreEpilogue {
 
   template <int count, class Sums>
   LOSSK_DEVICE void add(int, int row, int column, const Sums& z) {
-    if (row >= (p_.count ? *p_.count : p_.rows)) return;
-    const float back = p_.unit ? 1 / p_.unit[p_.unit_by_row ? row : 0] : 1;
-    const int64_t sums = int64_t{row} * p_.columns, line = p_.ids ? int64_t{p_.ids[row]} * p_.columns : sums;
+    const bool there = row < (p_.count ? *p_.count : p_.rows);
+    const float back = there && p_.unit ? 1 / p_.unit[p_.unit_by_row ? row : 0] : 1;
+    const int64_t sums = int64_t{row} * p_.columns;
+    const int64_t line = there && p_.ids ? int64_t{p_.ids[row]} * p_.columns : sums;
+    if (!p_.first || !p_.last || kWide || p_.wide) {
 #pragma unroll
-    for (int i = 0; i < count; i += 2) {
-      const int c = column + i / 2 * 8;
-      if (c >= p_.columns) continue;
-      const bool both = c + 1 < p_.columns;
-      float low = z(i), high = z(i + 1);
-      if (!p_.first) {
-        low += p_.sum[sums + c];
-        if (both) high += p_.sum[sums + c + 1];
+      for (int i = 0; i < count; i += 2) {
+        const int c = column + i / 2 * 8, columns = p_.columns - c;
+        if (!there || columns <= 0) continue;
+        if (!p_.first) {
+          const Two before = read(p_.sum + sums + c, columns);
+          z(i) += before.x, z(i + 1) += before.y;
+        }
+        if (!p_.last) write(p_.sum + sums + c, {z(i), z(i + 1)}, columns);
+        else if (kWide || p_.wide)
+          write(static_cast<float*>(p_.out) + line + c, {back * z(i), back * z(i + 1)}, columns);
       }
-      if (p_.last) {
-        write(line + c, low * back, high * back, both);
-      } else {
-        p_.sum[sums + c] = low;
-        if (both) p_.sum[sums + c + 1] = high;
-      }
+    }
+    if (!p_.last || kWide || p_.wide) return;
+    const int lane = lane_index() % 4;
+#pragma unroll
+    for (int group = 0; group < count / 2; group += 4) {
+      Eight x;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) x.pairs[k] = pack<T>(back * z(2 * (group + k)), back * z(2 * (group + k) + 1));
+      gather_group(x);
+      const int first = column - 2 * lane + 8 * (group + lane);
+      if (there && first < p_.columns) write(static_cast<uint16_t*>(p_.out) + line + first, x, p_.columns - first);
     }
   }
 
   LOSSK_DEVICE void end(int, int, int) {}
 
  private:
-  LOSSK_DEVICE void write(int64_t place, float low, float high, bool both) const {
-    if (std::is_same_v<T, float> || p_.wide) {
-      static_cast<float*>(p_.out)[place] = low;
-      if (both) static_cast<float*>(p_.out)[place + 1] = high;
+  static constexpr bool kWide = std::is_same_v<T, float>;
+
+  struct alignas(8) Two {
+    float x, y;
+  };
+  // At an even column, `columns` of them from there to the row's end. Rows of an odd length do not keep alignment.
+  LOSSK_DEVICE Two read(const float* from, int columns) const {
+    if (p_.columns % 2 == 0) return *reinterpret_cast<const Two*>(from);
+    return {from[0], columns > 1 ? from[1] : 0};
+  }
+  LOSSK_DEVICE void write(float* to, const Two& x, int columns) const {
+    if (p_.columns % 2 == 0) {
+      *reinterpret_cast<Two*>(to) = x;
       return;
     }
-    const uint32_t pair = pack<T>(low, high);
-    if (both && place % 2 == 0) {
-      static_cast<uint32_t*>(p_.out)[place / 2] = pair;
-    } else {
-      static_cast<uint16_t*>(p_.out)[place] = static_cast<uint16_t>(pair);
-      if (both) static_cast<uint16_t*>(p_.out)[place + 1] = static_cast<uint16_t>(pair >> 16);
+    to[0] = x.x;
+    if (columns > 1) to[1] = x.y;
+  }
+  LOSSK_DEVICE void write(uint16_t* to, const Eight& x, int columns) const {
+    if (p_.columns % 8 == 0) {
+      *reinterpret_cast<Eight*>(to) = x;
+      return;
     }
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      if (i < columns) to[i] = static_cast<uint16_t>(x.pairs[i / 2] >> 16 * (i % 2));
   }
 
   const Params& p_;

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "device/math.h"
+#include "device/warp.h"
 
 namespace lossk::head {
 
@@ -33,6 +34,26 @@ LOSSK_DEVICE void split(float x, uint16_t (&parts)[3]) {
     parts[i] = static_cast<uint16_t>(bits >> 16);
     x = (bits & 0x7f800000) == 0x7f800000 ? 0 : x - widen_bf16(bits >> 16);
   }
+}
+
+struct alignas(16) Eight {  // neighbours of 16 bits, as pairs
+  uint32_t pairs[4];
+};
+
+// Of four groups of 8 columns, each lane of a quad has one pair of each; lane q ends with all of the q-th. A quad then
+// writes 64 bytes in a row where pair by pair it would write 16, half a sector of memory. By all lanes of the warp.
+LOSSK_DEVICE void gather_group(Eight& x) {
+  const int lane = lane_index();
+#pragma unroll
+  for (int step = 1; step < 4; step *= 2)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & step) continue;
+      const bool upper = lane & step;
+      const uint32_t other = shuffle_xor(upper ? x.pairs[i] : x.pairs[i | step], step);
+      if (upper) x.pairs[i] = other;
+      else x.pairs[i | step] = other;
+    }
 }
 
 }  // namespace lossk::head

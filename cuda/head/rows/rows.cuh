@@ -38,10 +38,6 @@ __global__ void __launch_bounds__(kRowThreads) compact_rows(const __grid_constan
   if (thread == 0) *p.count = total;
 }
 
-struct alignas(16) Eight {  // elements of 16 bits
-  uint16_t bits[8];
-};
-
 // A warp for each row. Bf16 stands for any 16 bits; Fp16 for those that are multiplied.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) gather_rows(const __grid_constant__ GatherParams p) {
@@ -55,24 +51,29 @@ __global__ void __launch_bounds__(kRowThreads) gather_rows(const __grid_constant
   const bool aligned = reinterpret_cast<uintptr_t>(from) % 16 == 0;
   for (int column = lane_index() * 8; column < p.to_columns; column += kWarp * 8) {
     const int count = there ? min(8, p.columns - column) : 0;
+    uint16_t bits[Planes<T>::planes][8] = {};
     if constexpr (Planes<T>::planes == 1) {
-      Eight x{};
-      if (count == 8 && aligned) x = *reinterpret_cast<const Eight*>(from + column);
-      else
-        for (int i = 0; i < count; ++i) x.bits[i] = from[column + i];
+      if (count == 8 && aligned) {
+        const Eight x = *reinterpret_cast<const Eight*>(from + column);
+        memcpy(bits, &x, sizeof x);
+      } else {
+        for (int i = 0; i < count; ++i) bits[0][i] = from[column + i];
+      }
       if constexpr (std::is_same_v<T, Fp16>)
         for (int i = 0; i < count; ++i)
-          x.bits[i] = static_cast<uint16_t>(pack<T>(p.times[row] * widen<T>(x.bits[i]), 0));
-      *reinterpret_cast<Eight*>(to + column) = x;
+          bits[0][i] = static_cast<uint16_t>(pack<T>(p.times[row] * widen<T>(bits[0][i]), 0));
     } else {
-      Eight x[3] = {};
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         uint16_t parts[3];
         split(i < count ? from[column + i] : 0, parts);
-        for (int k = 0; k < 3; ++k) x[k].bits[i] = parts[k];
+        for (int k = 0; k < 3; ++k) bits[k][i] = parts[k];
       }
-      for (int k = 0; k < 3; ++k) *reinterpret_cast<Eight*>(to + k * plane + column) = x[k];
+    }
+    for (int k = 0; k < Planes<T>::planes; ++k) {
+      Eight x;
+      memcpy(&x, bits[k], sizeof x);
+      *reinterpret_cast<Eight*>(to + k * plane + column) = x;
     }
   }
 }

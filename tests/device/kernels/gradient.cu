@@ -268,8 +268,12 @@ LOSSK_TEST(gradient_refuses) {
   refuses([](auto& p) { p.stride = 12; });
   refuses([](auto& p) { p.head.columns = 9; });
   refuses([](auto& p) { p.product.span = 0; });
+  refuses([](auto& p) { p.out = static_cast<char*>(p.out) + 8; });
   const head::StoreParams store{{matrix, {out, 4, 8, 0}, 8, 256}, out};
   expect(head::store(store, Element::tf32, head::Along::depth, nullptr) != cudaSuccess, "accepted tf32");
+  head::StoreParams off = store;
+  off.out = static_cast<char*>(off.out) + 8;
+  expect(head::store(off, Element::bf16, head::Along::depth, nullptr) != cudaSuccess, "accepted a misaligned result");
 }
 
 #ifndef __CUDACC__
