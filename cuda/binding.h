@@ -11,6 +11,12 @@
 
 namespace lossk {
 
+inline void check_device(const char* op, const char* argument, const Tensor& x, const Tensor& like) {
+  check(
+      x.is_cuda() == like.is_cuda() && x.get_device_index() == like.get_device_index(), op, ": ", argument,
+      " must be on input's device");
+}
+
 #ifndef LOSSK_EMULATOR
 #define LOSSK_DISPATCH CUDA
 

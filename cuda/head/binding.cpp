@@ -9,6 +9,16 @@ namespace {
 using device::Element;
 
 // ---- forward
+// float32, on input's device, of this shape; keeps alive what its pointer points to.
+Optional<float> coefficients(
+    const Operands& x, const char* name, const std::optional<Tensor>& tensor, std::initializer_list<int64_t> shape) {
+  if (tensor.has_value()) {
+    check_tensor(x.op, name, *tensor, shape, ScalarType::Float);
+    check_device(x.op, name, *tensor, x.like);
+  }
+  return Optional<float>(tensor);
+}
+
 // ---------------------------------------------------------------------------------------------------------
 
 struct Statistics {
@@ -66,8 +76,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_stats(
   return {s.stats, s.logits, s.logp, s.argmax, lossk::zeros(op, input, {0, x.v}, ScalarType::BFloat16)};
 }
 
-// ---- backward
-// --------------------------------------------------------------------------------------------------------
+// ---- backward -------------------------------------------------------------------------------------------------------
 
 struct Wanted {
   bool input, weight, bias, scale;
@@ -191,19 +200,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats_backward(
   const Wanted wanted(op, needs_grad);
   Operands x({op, input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin});
   const bool full = row_coef.dim() == 2 && row_coef.size(0) == 6;
-  check_tensor(op, "lse", lse, {2, x.n}, ScalarType::Float);
-  check_tensor(op, "row_coef", row_coef, {full ? 6 : 1, x.n}, ScalarType::Float);
-  if (lse_excl.has_value()) check_tensor(op, "lse_excl", *lse_excl, {2, x.n}, ScalarType::Float);
-  if (index_coef.has_value()) check_tensor(op, "index_coef", *index_coef, {x.n, x.k}, ScalarType::Float);
-  const Optional<float> lse_of(lse), excl_of(lse_excl), coef_of(row_coef), pick_of(index_coef);
+  const auto lse_of = coefficients(x, "lse", lse, {2, x.n}), excl_of = coefficients(x, "lse_excl", lse_excl, {2, x.n});
+  const auto coef_of = coefficients(x, "row_coef", row_coef, {full ? 6 : 1, x.n});
+  const auto pick_of = coefficients(x, "index_coef", index_coef, {x.n, x.k});
   const ScalarType dtype = input.scalar_type();
   const Gradients grads = gradient_tensors(x, wanted, dtype, weight_grad_fp32 ? ScalarType::Float : dtype);
   backward(x, {lse_of.data, excl_of.data, coef_of.data, pick_of.data, x.n}, full, wanted, grads);
   return {grads.input, grads.weight, grads.bias, grads.scale};
 }
 
-// ---- the loss and its gradient
-// ---------------------------------------------------------------------------------------
+// ---- the loss and its gradient --------------------------------------------------------------------------------------
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cce_forward(
     const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
@@ -215,9 +221,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cce_forward(
   const std::optional<Tensor> picks(index);
   Operands x({op, input, linear_weight, linear_bias, scale, picks, aux, active, softcap, margin});
   const bool full = loss_coef.dim() == 2 && loss_coef.size(0) == 3;
-  check_tensor(op, "loss_coef", loss_coef, {full ? 3 : 2, x.n}, ScalarType::Float);
-  check_tensor(op, "index_coef", index_coef, {x.n, x.k}, ScalarType::Float);
-  const Optional<float> loss_of(loss_coef), pick_of(index_coef);
+  const auto loss_of = coefficients(x, "loss_coef", loss_coef, {full ? 3 : 2, x.n});
+  const auto pick_of = coefficients(x, "index_coef", index_coef, {x.n, x.k});
   x.lay_out_input();
   const Statistics s = statistics(x, full);
   Tensor loss = x.scratch({}, ScalarType::Float);

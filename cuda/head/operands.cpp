@@ -8,7 +8,7 @@ namespace {
 
 using device::Element;
 
-constexpr int64_t kMostSize = INT_MAX - (1 << 20);  // of a dimension: room for the last tile and segment
+constexpr int64_t kMostSize = INT_MAX - (1 << 25);  // of a dimension: room for the last segment, or part, that is begun
 
 Element element_of(const char* op, ScalarType type) {
   switch (type) {
@@ -36,8 +36,10 @@ const Path& path_for(const char* op, int capability) {
 
 void check_optional(
     const char* op, const char* name, const std::optional<Tensor>& x, std::initializer_list<int64_t> shape,
-    ScalarType type) {
-  if (x.has_value()) check_tensor(op, name, *x, shape, type);
+    ScalarType type, const Tensor& like) {
+  if (!x.has_value()) return;
+  check_tensor(op, name, *x, shape, type);
+  check_device(op, name, *x, like);
 }
 
 }  // namespace
@@ -65,15 +67,16 @@ Operands::Operands(const Arguments& a)
       std::max({rows, dim, vocab}) <= kMostSize, op, ": N, D and V must be at most ", kMostSize, ", got ", rows, ", ",
       dim, " and ", vocab);
   check_tensor(op, "linear_weight", a.linear_weight, {vocab, dim}, a.input.scalar_type());
-  check_optional(op, "linear_bias", a.linear_bias, {vocab}, ScalarType::Float);
-  check_optional(op, "scale", a.scale, {rows}, ScalarType::Float);
-  check_optional(op, "aux", a.aux, {vocab}, ScalarType::Float);
-  check_optional(op, "active", a.active, {rows}, ScalarType::Bool);
+  check_device(op, "linear_weight", a.linear_weight, like);
+  check_optional(op, "linear_bias", a.linear_bias, {vocab}, ScalarType::Float, like);
+  check_optional(op, "scale", a.scale, {rows}, ScalarType::Float, like);
+  check_optional(op, "aux", a.aux, {vocab}, ScalarType::Float, like);
+  check_optional(op, "active", a.active, {rows}, ScalarType::Bool, like);
   int64_t picks = 0;
   if (a.index.has_value()) {
     check(a.index->dim() == 2, op, ": index must be [N, K], got ", shape_text(a.index->sizes()));
     picks = a.index->size(1);
-    check_tensor(op, "index", *a.index, {rows, picks}, ScalarType::Long);
+    check_optional(op, "index", a.index, {rows, picks}, ScalarType::Long, like);
     check(picks <= kMostSize, op, ": index must have at most ", kMostSize, " columns, got ", picks);
   }
   check(a.softcap >= 0 && a.softcap < INFINITY, op, ": softcap must be finite and >= 0, got ", a.softcap);
@@ -101,8 +104,8 @@ Operands::Operands(const Arguments& a)
 }
 
 bool Operands::ready(const Tensor& x) const {
-  return type != Element::fp32 && x.stride(1) == 1 && x.stride(0) % 8 == 0 && x.stride(0) >= x.size(1) &&
-         reinterpret_cast<uintptr_t>(x.data_ptr()) % 16 == 0;
+  return type != Element::fp32 && x.size(1) % 8 == 0 && x.stride(1) == 1 && x.stride(0) % 8 == 0 &&
+         x.stride(0) >= x.size(1) && reinterpret_cast<uintptr_t>(x.data_ptr()) % 16 == 0;
 }
 
 const void* Operands::gathered(

@@ -219,13 +219,7 @@ MUTANTS = [
     Mutant("wrong tile", STATS_WGMMA, _WGMMA, "plane_of_b<T>(term), column, k)", "plane_of_b<T>(term), column + 1, k)"),
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "first + row, depth);", "first, depth);"),
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "*p.depth_there : p.depth;", "p.depth : p.depth;"),
-    Mutant(
-        "stale registers",
-        GRADIENT_WGMMA,
-        _WGMMA,
-        "for (float& sum : d) sum = 0;",
-        "for (float& sum : d) sum += 0;",
-    ),
+    Mutant("stale registers", GRADIENT_WGMMA, _WGMMA, "float d[C::kColumns / 2] = {};", "float d[C::kColumns / 2];"),
 ]
 
 

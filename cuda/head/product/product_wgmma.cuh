@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
     for (int slot = 0; slot < 2; ++slot) epilogue.begin(slot, row + 8 * slot);
 
     for (int column = first_column; column < end_column; column += C::kColumns) {
-      float d[C::kColumns / 2];
+      float d[C::kColumns / 2] = {};
       for (int step = 0; step < steps; ++step, ++turn) {
         shared.ring.wait_full(turn);
         const uint32_t a = shared_address(shared.a[turn.stage]), b = shared_address(shared.b[turn.stage]);
@@ -104,9 +104,6 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
       wgmma_wait<0>();
       keep(d);
       if (steps > 0 && lane == 0) shared.ring.release(turn.before());
-      if (steps == 0)
-#pragma unroll
-        for (float& sum : d) sum = 0;
 
 #pragma unroll
       for (int slot = 0; slot < 2; ++slot)

@@ -131,7 +131,6 @@ class StatsEpilogue {
       if (is_picked) z(i) = kNone;
       top = maximum(top, z(i));
     }
-    if (top == kNone) return;
     const float shift = fabsf(top) == INFINITY ? 0 : top, by = s.sum == 0 ? 0 : expf(s.max - shift);
     s.shifted = by == 0 ? 0 : by * (s.shifted + s.sum * (s.max - shift));
     s.sum *= by, s.square *= by * by, s.aux *= by, s.max = top;
