@@ -8,7 +8,7 @@ namespace {
 
 using device::Element;
 
-// ---- forward
+// ---- forward --------------------------------------------------------------------------------------------------------
 // float32, on input's device, of this shape; keeps alive what its pointer points to.
 Optional<float> coefficients(
     const Operands& x, const char* name, const std::optional<Tensor>& tensor, std::initializer_list<int64_t> shape) {
@@ -18,8 +18,6 @@ Optional<float> coefficients(
   }
   return Optional<float>(tensor);
 }
-
-// ---------------------------------------------------------------------------------------------------------
 
 struct Statistics {
   Tensor stats, logits, logp, argmax, aux_sum;
