@@ -12,15 +12,6 @@
 
 namespace lossk {
 
-struct Wanted {
-  bool input, weight, bias, scale;
-  Wanted(const char* op, const std::vector<bool>& flags) {
-    check(flags.size() == 4, op, ": needs_grad must have 4 entries (input, weight, bias, scale), got ", flags.size());
-    input = flags[0], weight = flags[1], bias = flags[2], scale = flags[3];
-  }
-  bool any() const { return input || weight || bias || scale; }
-};
-
 struct GradTensors {  // [0] where not wanted
   Tensor input, weight, bias, scale;
   std::tuple<Tensor, Tensor, Tensor, Tensor> tuple() const { return {input, weight, bias, scale}; }

@@ -4,16 +4,10 @@
 
 #include "common/products.h"
 #include "common/tensor.h"
+#include "head/arguments.h"
 #include "head/epilogue.h"
 
 namespace lossk {
-
-struct HeadArgs {  // the arguments that every op of the head has, see ops.cpp
-  const char* op;
-  const Tensor &input, &linear_weight;
-  const std::optional<Tensor>&linear_bias, &scale, &index, &aux, &active;
-  double softcap, margin;
-};
 
 // Rows ids[0 .. count) of a matrix [*, columns] with any strides -> `to` [count, columns].
 template <class Id>

@@ -8,7 +8,6 @@ namespace {
 
 using device::Element;
 
-// ---- forward --------------------------------------------------------------------------------------------------------
 // float32, on input's device, of this shape; keeps alive what its pointer points to.
 Optional<float> coefficients(
     const Operands& x, const char* name, const std::optional<Tensor>& tensor, std::initializer_list<int64_t> shape) {
@@ -18,6 +17,8 @@ Optional<float> coefficients(
   }
   return Optional<float>(tensor);
 }
+
+// ---- forward --------------------------------------------------------------------------------------------------------
 
 struct Statistics {
   Tensor stats, logits, logp, argmax, aux_sum;
@@ -75,15 +76,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_stats(
 }
 
 // ---- backward -------------------------------------------------------------------------------------------------------
-
-struct Wanted {
-  bool input, weight, bias, scale;
-  Wanted(const char* op, const std::vector<bool>& flags) {
-    check(flags.size() == 4, op, ": needs_grad must have 4 entries (input, weight, bias, scale), got ", flags.size());
-    input = flags[0], weight = flags[1], bias = flags[2], scale = flags[3];
-  }
-  bool any() const { return input || weight || bias || scale; }
-};
 
 struct Gradients {  // [0] where not wanted
   Tensor input, weight, bias, scale;

@@ -44,7 +44,7 @@ void check_optional(
 
 }  // namespace
 
-Operands::Operands(const Arguments& a)
+Operands::Operands(const HeadArgs& a)
     : op(a.op),
       device(a.op, a.input),
       path(path_for(a.op, device.capability)),

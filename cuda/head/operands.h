@@ -5,23 +5,17 @@
 #include <vector>
 
 #include "binding.h"
+#include "head/arguments.h"
 #include "head/paths.h"
 #include "head/rows/params.h"
 
 namespace lossk::head {
 
-struct Arguments {  // what every op of the head has, see cpp/ops.cpp
-  const char* op;
-  const Tensor &input, &linear_weight;
-  const std::optional<Tensor>&linear_bias, &scale, &index, &aux, &active;
-  double softcap, margin;
-};
-
 constexpr int64_t kWorkspaceBytes = 64 << 20;  // of dlogits at a time, and of what of the weight is laid out anew
 
 class Operands {
  public:
-  explicit Operands(const Arguments&);
+  explicit Operands(const HeadArgs&);
 
   // Compacts and gathers the active rows. `room`: a tensor [N, D] of input's dtype that nobody needs yet, where the
   // rows may lie; what is in it is lost.

@@ -20,14 +20,7 @@ template <class Path>
 [[nodiscard]] cudaError_t dlogits_by(const DlogitsParams& p, Element type, bool full, cudaStream_t stream) {
   if (p.stride % 8 || p.stride < p.head.columns || !aligned(p.out) || (type == Element::fp16) != (p.unit != nullptr))
     return cudaErrorInvalidValue;
-  switch (type) {
-    case Element::bf16: return dlogits_of<Path, Bf16>(p, full, stream);
-#ifndef LOSSK_ONLY_BF16  // makes a quick build
-    case Element::fp16: return dlogits_of<Path, Fp16>(p, full, stream);
-    case Element::fp32: return dlogits_of<Path, float>(p, full, stream);
-#endif
-    default: return cudaErrorInvalidValue;
-  }
+  return for_type(type, [&](auto element) { return dlogits_of<Path, decltype(element)>(p, full, stream); });
 }
 
 template <class Path, class T>
@@ -40,14 +33,7 @@ template <class Path, class T>
 template <class Path>
 [[nodiscard]] cudaError_t store_by(const StoreParams& p, Element type, Along a, cudaStream_t stream) {
   if (!aligned(p.out) || !aligned(p.sum)) return cudaErrorInvalidValue;
-  switch (type) {
-    case Element::bf16: return store_of<Path, Bf16>(p, a, stream);
-#ifndef LOSSK_ONLY_BF16  // makes a quick build
-    case Element::fp16: return store_of<Path, Fp16>(p, a, stream);
-    case Element::fp32: return store_of<Path, float>(p, a, stream);
-#endif
-    default: return cudaErrorInvalidValue;
-  }
+  return for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(p, a, stream); });
 }
 
 }  // namespace lossk::head

@@ -8,6 +8,8 @@
 
 namespace lossk::head {
 
+using namespace device;
+
 // No kernel may read outside, nor an index overflow, whatever the caller says.
 [[nodiscard]] inline bool valid(const Product& p, int columns) {
   const auto fine = [&](const Matrix& m) {
@@ -16,6 +18,19 @@ namespace lossk::head {
   };
   return fine(p.a) && fine(p.b) && p.depth >= 0 && p.span > 0 && p.span % columns == 0 &&
          p.b.rows <= INT_MAX - p.span && p.a.rows <= INT_MAX - 256 && p.depth <= INT_MAX - kDepth;
+}
+
+// call(T()), T being what the operands are made of.
+template <class F>
+[[nodiscard]] cudaError_t for_type(Element type, const F& call) {
+  switch (type) {
+    case Element::bf16: return call(Bf16());
+#ifndef LOSSK_ONLY_BF16  // makes a quick build
+    case Element::fp16: return call(Fp16());
+    case Element::fp32: return call(float());
+#endif
+    default: return cudaErrorInvalidValue;
+  }
 }
 
 // As many blocks as run at once, each with its share of the work.

@@ -14,14 +14,7 @@ template <class Path, class T>
 
 template <class Path>
 [[nodiscard]] cudaError_t stats_by(const StatsParams& p, Element type, bool full, cudaStream_t stream) {
-  switch (type) {
-    case Element::bf16: return stats_of<Path, Bf16>(p, full, stream);
-#ifndef LOSSK_ONLY_BF16  // makes a quick build
-    case Element::fp16: return stats_of<Path, Fp16>(p, full, stream);
-    case Element::fp32: return stats_of<Path, float>(p, full, stream);
-#endif
-    default: return cudaErrorInvalidValue;
-  }
+  return for_type(type, [&](auto element) { return stats_of<Path, decltype(element)>(p, full, stream); });
 }
 
 }  // namespace lossk::head
