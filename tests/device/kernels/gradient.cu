@@ -94,63 +94,73 @@ Gradients run_gradient(
   const Buffer<float> scale(std::vector<float>(n, 0));
   const head::Coefs coefs{lse.data(), full ? lse_excl.data() : nullptr, row.data(), pick.data(), n};
   const float* by = x.kType == device::Element::fp16 ? unit.data() : nullptr;
-  if (by) check(head::find_units({x.h, coefs, full, unit.data(), times.data()}, nullptr), "find_units");
+  if (by) check(head::find_units(head::UnitParams{x.h, coefs, full, unit.data(), times.data()}, nullptr), "find_units");
   const head::Matrix input_by_columns = by ? x.input_by_columns(times.data()) : x.input_by_columns();
   for (int first = 0; first < v; first += most) {
     const int count = std::min(most, v - first);
     const head::Matrix weight = x.weight(first, count);
     check(
         path.dlogits(
-            {{x.input(), weight, d, 256, x.h.count},
-             x.part(first, count),
-             coefs,
-             by,
-             out.data(),
-             stride,
-             wanted.scale ? row_sums.data() : nullptr},
+            head::DlogitsParams{
+                {x.input(), weight, d, 256, x.h.count},
+                x.part(first, count),
+                coefs,
+                by,
+                out.data(),
+                stride,
+                wanted.scale ? row_sums.data() : nullptr},
             x.kType, full, nullptr),
         "dlogits");
     if (wanted.weight)
       check(
           path.store(
-              {{{out.data(), count, stride, plane}, input_by_columns, n, 256, nullptr, x.h.count},
-               wanted.wide ? static_cast<void*>(wide_weight.data() + int64_t{first} * d)
-                           : narrow_weight.data() + int64_t{first} * d,
-               wanted.wide,
-               nullptr,
-               nullptr,
-               nullptr,
-               by ? by + n : nullptr,
-               false,
-               count,
-               d,
-               true,
-               true},
+              head::StoreParams{
+                  {{out.data(), count, stride, plane}, input_by_columns, n, 256, nullptr, x.h.count},
+                  wanted.wide ? static_cast<void*>(wide_weight.data() + int64_t{first} * d)
+                              : narrow_weight.data() + int64_t{first} * d,
+                  wanted.wide,
+                  nullptr,
+                  nullptr,
+                  nullptr,
+                  by ? by + n : nullptr,
+                  false,
+                  count,
+                  d,
+                  true,
+                  true},
               x.kType, head::Along::rows, nullptr),
           "d weight");
     check(
-        head::column_sums({out.data(), n, stride, count, x.h.count, by, bias.data() + first}, x.kType, nullptr),
+        head::column_sums(
+            head::ColumnSumParams{out.data(), n, stride, count, x.h.count, by, bias.data() + first}, x.kType, nullptr),
         "column_sums");
     if (wanted.scale)
       check(
           head::add_row_sums(
-              {row_sums.data(), path.parts * ceil_div(count, 256), n, x.h.ids, x.h.count, by, scale.data()}, nullptr),
+              head::RowSumParams{
+                  row_sums.data(), path.parts * ceil_div(count, 256), n, x.h.ids, x.h.count, by, scale.data()},
+              nullptr),
           "add_row_sums");
     if (wanted.input)
       check(
           path.store(
-              {{{out.data(), n, stride, plane}, {weight.data, d, weight.stride, weight.plane}, count, 256, x.h.count},
-               wanted.wide ? static_cast<void*>(wide_input.data()) : narrow_input.data(),
-               wanted.wide,
-               sum.data(),
-               x.h.ids,
-               x.h.count,
-               by,
-               true,
-               n,
-               d,
-               first == 0,
-               first + count == v},
+              head::StoreParams{
+                  {{out.data(), n, stride, plane},
+                   {weight.data, d, weight.stride, weight.plane},
+                   count,
+                   256,
+                   x.h.count},
+                  wanted.wide ? static_cast<void*>(wide_input.data()) : narrow_input.data(),
+                  wanted.wide,
+                  sum.data(),
+                  x.h.ids,
+                  x.h.count,
+                  by,
+                  true,
+                  n,
+                  d,
+                  first == 0,
+                  first + count == v},
               x.kType, head::Along::depth, nullptr),
           "d input");
   }

@@ -130,23 +130,28 @@ class HeadOnDevice {
     h.softcap = p.o.softcap, h.margin = p.o.margin;
     h.picks = {columns_.data(), entries_.data(), p.o.picks};
     check(
-        head::sort_picks({index_.data(), s_.n, p.o.picks, s_.v, columns_.data(), entries_.data()}, nullptr),
+        head::sort_picks(
+            head::SortPicksParams{index_.data(), s_.n, p.o.picks, s_.v, columns_.data(), entries_.data()}, nullptr),
         "sort_picks");
     if (p.o.ignored) {
       check(
-          head::compact({reinterpret_cast<const bool*>(active_.data()), s_.n, ids_.data(), count_.data()}, nullptr),
+          head::compact(
+              head::CompactParams{reinterpret_cast<const bool*>(active_.data()), s_.n, ids_.data(), count_.data()},
+              nullptr),
           "compact");
       h.ids = ids_.data(), h.count = count_.data();
     }
     check(
         head::gather(
-            {input_.data(), s_.d, h.ids, h.count, nullptr, rows_.data(), s_.n, s_.d, padded()}, kType, nullptr),
+            head::GatherParams{input_.data(), s_.d, h.ids, h.count, nullptr, rows_.data(), s_.n, s_.d, padded()}, kType,
+            nullptr),
         "gather");
     if (columns_of_weight_.size())
       check(
           head::gather(
-              {weight_.data(), s_.d, nullptr, nullptr, nullptr, columns_of_weight_.data(), s_.v, s_.d, padded()}, kType,
-              nullptr),
+              head::GatherParams{
+                  weight_.data(), s_.d, nullptr, nullptr, nullptr, columns_of_weight_.data(), s_.v, s_.d, padded()},
+              kType, nullptr),
           "gather");
   }
 
@@ -159,7 +164,8 @@ class HeadOnDevice {
   head::Matrix input_by_columns(const float* times) const {
     check(
         head::gather(
-            {input_.data(), s_.d, h.ids, h.count, times, multiplied_.data(), s_.n, s_.d, padded()}, kType, nullptr),
+            head::GatherParams{input_.data(), s_.d, h.ids, h.count, times, multiplied_.data(), s_.n, s_.d, padded()},
+            kType, nullptr),
         "gather");
     return {multiplied_.data(), s_.d, padded(), 0};
   }

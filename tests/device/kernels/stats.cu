@@ -18,25 +18,27 @@ Found run_stats(const Path& path, const HeadProblem<T>& p, bool full) {
   Buffer<float> stats(size_t(full ? 12 : 3) * s.n), picked(p.index.size()), logp(p.index.size());
   Buffer<int64_t> argmax(size_t(s.n));
   Buffer<double> aux_sum(size_t{1});
-  check(head::sum_aux({x.h.aux, s.v, aux_sum.data()}, nullptr), "sum_aux");
+  check(head::sum_aux(head::AuxParams{x.h.aux, s.v, aux_sum.data()}, nullptr), "sum_aux");
   // In two parts, as where the weight is laid out anew.
   const int half = ceil_div(ceil_div(s.v, segment), 2) * segment;
   for (int first = 0; first < s.v; first += half) {
     const int count = std::min(half, s.v - first);
     check(
         path.stats(
-            {{x.input(), x.weight(first, count), s.d, segment, x.h.count},
-             x.part(first, count),
-             partial.data(),
-             picked.data(),
-             path.parts * (first / segment)},
+            head::StatsParams{
+                {x.input(), x.weight(first, count), s.d, segment, x.h.count},
+                x.part(first, count),
+                partial.data(),
+                picked.data(),
+                path.parts * (first / segment)},
             x.kType, full, nullptr),
         "stats");
   }
   check(
       head::merge_stats(
-          {partial.data(), parts, s.n, s.v, x.h, x.index(), aux_sum.data(), stats.data(), picked.data(), logp.data(),
-           argmax.data()},
+          head::MergeParams{
+              partial.data(), parts, s.n, s.v, x.h, x.index(), aux_sum.data(), stats.data(), picked.data(), logp.data(),
+              argmax.data()},
           full, nullptr),
       "merge_stats");
   synchronize();
