@@ -207,7 +207,6 @@ MUTANTS = [
     ),
     Mutant("wrong layout", GRADIENT_WGMMA, _WGMMA, "tile + row / kPanelRows * kPanelBytes + depth", "tile + depth"),
     Mutant("misalignment", STATS_WGMMA, _WGMMA, "align_shared<1024>", "align_shared<16>"),
-    Mutant("stale registers", STATS_WGMMA, _WGMMA, "step > 0 || k > 0", "true"),
     Mutant("divergence", STATS_WGMMA, _WGMMA, "wgmma_commit();", "if (lane) wgmma_commit();"),
     Mutant(
         "off-by-one tail",

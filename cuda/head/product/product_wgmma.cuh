@@ -85,6 +85,7 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
     for (int slot = 0; slot < 2; ++slot) epilogue.begin(slot, row + 8 * slot);
 
     for (int column = first_column; column < end_column; column += C::kColumns) {
+      // Trap: if the first product were to overwrite them instead, ptxas would wait for every stage's products (C7517).
       float d[C::kColumns / 2] = {};
       for (int step = 0; step < steps; ++step, ++turn) {
         shared.ring.wait_full(turn);
@@ -94,7 +95,7 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
 #pragma unroll
         for (int k = 0; k < kDepth; k += 16)
           wgmma<typename P::Element, C::kColumns, a_along == Along::rows, b_along == Along::rows>(
-              d, descriptor<a_along>(a, own_row, k), descriptor<b_along>(b, 0, k), step > 0 || k > 0);
+              d, descriptor<a_along>(a, own_row, k), descriptor<b_along>(b, 0, k), true);
         wgmma_commit();
         keep(d);
         // The products before these are done, and with them their stage.
