@@ -28,6 +28,8 @@ bench: $(VENV)/benches  ## ten minutes: every contender, then the table in the R
 bench-check: $(VENV)/installed  ## two minutes: ratios against the committed baseline
 	$(BIN)/python -m bench.check
 
+EMULATED := $(BIN)/python -m pytest -q --device=emulator
+
 emulator: $(VENV)/builders  ## the tests of the CUDA kernels, built for a CPU
 	$(BIN)/cmake -G Ninja -S tests/device -B build/emulator -DCMAKE_BUILD_TYPE=None -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/emulator
@@ -37,8 +39,6 @@ emulator-check: emulator $(VENV)/installed  ## ten minutes: they pass, in three 
 	$(BIN)/python tests/device/mutants.py build/emulator
 	$(EMULATED) tests/test_stats_values.py tests/test_logp.py tests/test_cce_values.py
 	LOSSK_KERNELS=mma_sync $(EMULATED) tests/test_stats_gradients.py
-
-EMULATED := $(BIN)/python -m pytest -q --device=emulator
 
 emulator-test: emulator $(VENV)/installed  ## twelve minutes: the tests of the head's ops on the emulated CUDA kernels
 	$(EMULATED)

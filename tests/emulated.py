@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -13,20 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "emulator"
 
 
-class Schedule(NamedTuple):
-    """cuda/emulator/emulator.h: Schedule. Orders: fifo, lifo, random, priority. Timings: early, late, mixed."""
-
-    seed: int = 1
-    order: int = 0
-    timing: int = 0
-    resident: int = 1
-    multiprocessors: int = 3
-    skew: int = 0
-
-
-FIRST = Schedule()
 LIBRARY = "lossk_emulated"
-_library = None
 
 
 def build() -> Path:
@@ -39,13 +25,10 @@ def build() -> Path:
     return BUILD / f"lib{LIBRARY}.so"
 
 
-def replace_cpu_kernels(schedule: Schedule = FIRST) -> None:
+def replace_cpu_kernels() -> None:
     """LOSSK_KERNELS=mma_sync: those for any GPU, where Hopper's would run."""
-    global _library
     import lossk  # noqa: F401  # the schemas first
 
-    if _library is None:
-        path = build()
-        torch.ops.load_library(path)
-        _library = ctypes.CDLL(str(path))
-    _library.lossk_emulate(ctypes.c_ulonglong(schedule.seed), *schedule[1:])
+    library = build()
+    torch.ops.load_library(library)
+    ctypes.CDLL(str(library)).lossk_emulate()

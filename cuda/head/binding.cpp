@@ -81,16 +81,16 @@ struct Gradients {  // [0] where not wanted
   Tensor input, weight, bias, scale;
 };
 
-// d input of rows that are not there, and all there is where nothing is computed, is zero.
+// Zeros, but for the two that `backward` writes whole where it computes anything.
 Gradients gradient_tensors(const Operands& x, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype) {
-  const auto make = [&](bool want, std::vector<int64_t> shape, ScalarType dtype) {
-    return lossk::zeros(x.op, x.like, want ? shape : std::vector<int64_t>{0}, dtype);
+  const auto make = [&](bool want, std::vector<int64_t> shape, ScalarType dtype, bool written) {
+    if (!want) shape = {0};
+    return written ? x.scratch(shape, dtype) : lossk::zeros(x.op, x.like, shape, dtype);
   };
-  const bool whole = wanted.weight && x.n > 0;
+  const bool computed = x.n > 0 && x.v > 0;
   return {
-      make(wanted.input, {x.n, x.d}, input_dtype),
-      whole ? x.scratch({x.v, x.d}, weight_dtype) : make(wanted.weight, {x.v, x.d}, weight_dtype),
-      make(wanted.bias, {x.v}, ScalarType::Float), make(wanted.scale, {x.n}, ScalarType::Float)};
+      make(wanted.input, {x.n, x.d}, input_dtype, computed), make(wanted.weight, {x.v, x.d}, weight_dtype, computed),
+      make(wanted.bias, {x.v}, ScalarType::Float, false), make(wanted.scale, {x.n}, ScalarType::Float, false)};
 }
 
 constexpr int kSpan = 256;  // columns that one block does in order: a multiple of every tile's
@@ -110,9 +110,11 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
   Tensor sum = x.scratch({wanted.input && most < x.v ? x.n : 0, x.d}, ScalarType::Float);
   Tensor row_sums = x.scratch({wanted.scale ? x.path.parts * ceil_div(most, kSpan) : 0, x.n}, ScalarType::Float);
   Matrix input_by_columns = x.input_by_columns();
-  Tensor unit = x.scratch({x.n + 1}, ScalarType::Float), times = x.scratch({x.n}, ScalarType::Float);
-  const float* by = x.type == Element::fp16 ? data<float>(unit) : nullptr;
-  if (by) {
+  const bool by_units = x.type == Element::fp16;
+  Tensor unit = x.scratch({by_units ? x.n + 1 : 0}, ScalarType::Float);
+  Tensor times = x.scratch({by_units ? x.n : 0}, ScalarType::Float);
+  const float* by = by_units ? data<float>(unit) : nullptr;
+  if (by_units) {
     x.run(find_units({x.head, coefs, full, data<float>(unit), data<float>(times)}, x.device.stream));
     if (wanted.weight) input_by_columns = x.input_by_columns(data<float>(times));
   }
@@ -156,7 +158,8 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
     if (wanted.input) {
       const bool last = first + count == x.v;
       Tensor whole = grads.input;
-      if (last) torch::stable::zero_(whole);  // the rows of input lay here: nobody reads them any more
+      // Rows that are not there get nothing from the product. Input's may lie here, but nobody reads them any more.
+      if (last && x.head.ids) torch::stable::zero_(whole);
       x.run(x.path.store(
           {.product =
                {{out.data_ptr(), x.n, stride, plane},

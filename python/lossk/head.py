@@ -113,10 +113,10 @@ def linear_cross_entropy(
     same; see lossk.live_report for what was done. Not with softcap and label_smoothing together.
 
     Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes), with
-    tau 1 + 3 x the live share. On a GPU all of them are four, and the rows that count are copied
-    once; a weight in bfloat16 or float16 with contiguous rows of a multiple of 8 features is read in place, other sizes
-    through copies of 64 MiB at a time, other strides through one copy; float32 takes six products of bfloat16 for each;
-    no live columns yet.
+    tau 1 + 3 x the live share. On a GPU all of them are four, and the rows that count are copied once; a weight in
+    bfloat16 or float16 with contiguous rows of a multiple of 8 features is read in place, other sizes through copies of
+    64 MiB at a time, other strides through one copy; float32 takes six products of bfloat16 for each; no live columns
+    yet.
 
     Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and targets out of range (on a GPU those
     make the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for the error and its synchronisation);

@@ -3,13 +3,6 @@
 
 extern "C" {
 
-// From now on under this schedule of cuda/emulator/emulator.h.
-[[gnu::visibility("default")]] void lossk_emulate(
-    unsigned long long seed, int order, int timing, int resident, int multiprocessors, int skew) {
-  using namespace lossk;
-  emulator::schedule = {
-      seed, static_cast<emulator::Order>(order), static_cast<emulator::Timing>(timing), resident, multiprocessors,
-      skew};
-  emulator::allow_global(nullptr, SIZE_MAX);  // torch's memory is anywhere
-}
+// After the library is loaded: torch's memory, which copies and atomics may touch, is anywhere.
+[[gnu::visibility("default")]] void lossk_emulate() { lossk::emulator::allow_global(nullptr, SIZE_MAX); }
 }
