@@ -50,8 +50,6 @@ Statistics statistics(Operands& x, bool full) {
   x.run(merge_stats(
       {.partial = partial.data_ptr(),
        .parts = parts,
-       .n = x.n,
-       .v = x.v,
        .head = x.head,
        .index = x.index,
        .aux_sum = data<double>(out.aux_sum),
@@ -228,7 +226,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cce_forward(
        .index = x.index,
        .aux_sum = data<double>(s.aux_sum),
        .head = x.head,
-       .n = x.n,
        .full = full,
        .loss = data<float>(loss),
        .row_coef = data<float>(row_coef)},

@@ -134,7 +134,7 @@ MUTANTS = [
     Mutant("wrong value", STATS_MMA, _STATS, "by * (s.shifted + s.sum * (s.max - shift))", "by * s.shifted"),
     Mutant("wrong value", STATS_MMA, _MERGE, "met = met || index[j] == index[i]", "met = false"),
     Mutant("wrong value", STATS_MMA, _MERGE, "picked[i] = NAN;", ""),
-    Mutant("missing barrier", STATS_MMA, _MERGE, "  sync_block();\n", ""),
+    Mutant("missing barrier", STATS_MMA, "head/stats/sum.cuh", "  sync_block();\n", ""),
     Mutant("missing reduction", STATS_MMA, _STATS, "      s.merge(other);\n", ""),
     Mutant("wrong tile", STATS_MMA, "device/tiles.h", "rows - first < band ? rows - first : band", "band"),
     Mutant("two owners", STATS_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),

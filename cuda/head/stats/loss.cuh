@@ -1,7 +1,7 @@
 // The loss of cce_forward (cpp/ops.cpp) from its rows' statistics, and the coefficients of its gradient.
 #pragma once
-#include "device/barrier.h"
 #include "head/stats/params.h"
+#include "head/stats/sum.cuh"
 
 namespace lossk::head {
 
@@ -9,14 +9,10 @@ using namespace device;
 
 constexpr int kLossThreads = 512;
 
-struct LossShared {
-  double parts[kLossThreads];
-};
 __global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_constant__ LossParams p) {
   LOSSK_SHARED(raw);
-  auto& shared = *reinterpret_cast<LossShared*>(raw);
-  const int64_t n = p.n;
-  const int rows = p.head.count ? *p.head.count : p.n, k = p.head.picks.count;
+  const int64_t n = p.head.rows;
+  const int rows = p.head.count ? *p.head.count : p.head.rows, k = p.head.picks.count;
   double sum = 0;
   for (int line = threadIdx.x; line < rows; line += kLossThreads) {
     const int64_t row = p.head.ids ? p.head.ids[line] : line;
@@ -31,11 +27,8 @@ __global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_consta
     for (int i = 0; i < k; ++i)
       if (p.index[row * k + i] != -1) sum -= double{p.pick_coef[row * k + i]} * p.picked[row * k + i];
   }
-  shared.parts[threadIdx.x] = sum;
-  sync_block();
-  if (threadIdx.x > 0) return;
-  for (int i = 1; i < kLossThreads; ++i) sum += shared.parts[i];
-  *p.loss = static_cast<float>(sum);
+  sum = sum_block(sum, *reinterpret_cast<SumShared<kLossThreads>*>(raw));
+  if (threadIdx.x == 0) *p.loss = static_cast<float>(sum);
 }
 
 }  // namespace lossk::head

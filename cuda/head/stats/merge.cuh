@@ -1,7 +1,7 @@
 // Each row's parts, in the order of the columns, to its statistics.
 #pragma once
-#include "device/reduce.h"
 #include "head/stats/stats.cuh"
+#include "head/stats/sum.cuh"
 
 namespace lossk::head {
 
@@ -11,10 +11,10 @@ constexpr int kMergeThreads = 128;
 template <bool full>
 __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constant__ MergeParams p) {
   const int64_t line = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
-  if (line >= (p.head.count ? *p.head.count : p.n)) return;
+  if (line >= (p.head.count ? *p.head.count : p.head.rows)) return;
   RowState<double> s;
   for (int part = 0; part < p.parts; ++part) {
-    const int64_t at = part * int64_t{p.n} + line;
+    const int64_t at = part * int64_t{p.head.rows} + line;
     if constexpr (full) {
       s.merge(static_cast<const RowState<float>*>(p.partial)[at]);
     } else {
@@ -25,14 +25,14 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
     }
   }
 
-  const int64_t row = p.head.ids ? p.head.ids[line] : line, n = p.n;
+  const int64_t row = p.head.ids ? p.head.ids[line] : line, n = p.head.rows;
   const int k = p.head.picks.count;
   const int64_t* index = p.index + row * k;
   float* picked = p.picked + row * k;
   const double lse_excl = s.lse();
   if (full)
     for (int i = 0; i < k; ++i) {
-      if (index[i] < 0 || index[i] >= p.v) continue;
+      if (index[i] < 0 || index[i] >= p.head.columns) continue;
       bool met = false;
       for (int j = 0; j < i; ++j) met = met || index[j] == index[i];
       if (!met) s.add(picked[i], p.head.aux ? p.head.aux[index[i]] : 1.f);
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
   const double lse = s.lse();
   for (int i = 0; i < k; ++i) {
     if (index[i] == -1) continue;
-    if (index[i] < 0 || index[i] >= p.v) picked[i] = NAN;  // an error, which must show
+    if (index[i] < 0 || index[i] >= p.head.columns) picked[i] = NAN;  // an error, which must show
     p.logp[row * k + i] = static_cast<float>(picked[i] - lse);
   }
 
@@ -60,20 +60,13 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
 
 constexpr int kAuxThreads = 1024;
 
-struct SumShared {
-  double parts[kAuxThreads];
-};
 __global__ void __launch_bounds__(kAuxThreads) sum_of_aux(const __grid_constant__ AuxParams p) {
   LOSSK_SHARED(raw);
-  auto& shared = *reinterpret_cast<SumShared*>(raw);
   double sum = 0;
   if (p.aux)
     for (int v = threadIdx.x; v < p.v; v += kAuxThreads) sum += p.aux[v];
-  shared.parts[threadIdx.x] = sum;
-  sync_block();
-  if (threadIdx.x > 0) return;
-  for (int i = 1; i < kAuxThreads; ++i) sum += shared.parts[i];
-  *p.sum = p.aux ? sum : p.v;
+  sum = sum_block(sum, *reinterpret_cast<SumShared<kAuxThreads>*>(raw));
+  if (threadIdx.x == 0) *p.sum = p.aux ? sum : p.v;
 }
 
 }  // namespace lossk::head

@@ -27,7 +27,7 @@ struct StatsParams {
 
 struct MergeParams {
   const void* partial;
-  int parts, n, v;
+  int parts;
   Head head;              // of the whole vocabulary
   const int64_t* index;   // [N, K]
   const double* aux_sum;  // [1]
@@ -48,7 +48,6 @@ struct LossParams {
   const int64_t* index;
   const double* aux_sum;
   Head head;
-  int n;
   bool full;
   float* loss;      // [1]
   float* row_coef;  // [6, N] or [1, N]: what depends on lse; the rest is zero already

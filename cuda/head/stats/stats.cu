@@ -10,17 +10,17 @@ cudaError_t stats(const StatsParams& p, Element type, bool full, cudaStream_t st
 }
 
 cudaError_t merge_stats(const MergeParams& p, bool full, cudaStream_t stream) {
-  if (p.n == 0) return cudaSuccess;
+  if (p.head.rows == 0) return cudaSuccess;
   return launch(
-      full ? merge_rows<true> : merge_rows<false>, {ceil_div(p.n, kMergeThreads), kMergeThreads, 0, stream}, p);
+      full ? merge_rows<true> : merge_rows<false>, {ceil_div(p.head.rows, kMergeThreads), kMergeThreads, 0, stream}, p);
 }
 
 cudaError_t sum_loss(const LossParams& p, cudaStream_t stream) {
-  return launch(loss_of_rows, {1, kLossThreads, sizeof(LossShared), stream}, p);
+  return launch(loss_of_rows, {1, kLossThreads, sizeof(SumShared<kLossThreads>), stream}, p);
 }
 
 cudaError_t sum_aux(const AuxParams& p, cudaStream_t stream) {
-  return launch(sum_of_aux, {1, kAuxThreads, sizeof(SumShared), stream}, p);
+  return launch(sum_of_aux, {1, kAuxThreads, sizeof(SumShared<kAuxThreads>), stream}, p);
 }
 
 }  // namespace lossk::head
