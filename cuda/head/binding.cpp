@@ -40,7 +40,7 @@ Statistics statistics(Operands& x, bool full) {
   for (int first = 0; first < x.v; first += most) {
     const int count = std::min(most, x.v - first);
     x.run(x.path.stats(
-        {.product = {x.input(), x.weight(first, count), x.d, segment, x.head.count},
+        {.product = {x.input(), x.weight(first, count), x.d, segment, x.head.rows_there},
          .head = x.part(first, count),
          .partial = partial.data_ptr(),
          .picked = data<float>(out.logits),
@@ -121,7 +121,7 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
     const int count = std::min(most, x.v - first);
     const Matrix weight = x.weight(first, count);
     x.run(x.path.dlogits(
-        {.product = {x.input(), weight, x.d, kSpan, x.head.count},
+        {.product = {x.input(), weight, x.d, kSpan, x.head.rows_there},
          .head = x.part(first, count),
          .coefs = coefs,
          .unit = by,
@@ -133,7 +133,7 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
     if (wanted.weight) {
       const bool wide = grads.weight.scalar_type() == ScalarType::Float;
       x.run(x.path.store(
-          {.product = {{out.data_ptr(), count, stride, plane}, input_by_columns, x.n, kSpan, nullptr, x.head.count},
+          {.product = {{out.data_ptr(), count, stride, plane}, input_by_columns, x.n, kSpan, {}, x.head.rows_there},
            .out = static_cast<char*>(grads.weight.data_ptr()) +
                   int64_t{first} * x.d * bytes_of(grads.weight.scalar_type()),
            .wide = wide,
@@ -146,11 +146,11 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
     }
     if (wanted.bias)
       x.run(column_sums(
-          {out.data_ptr(), x.n, stride, count, x.head.count, by, data<float>(grads.bias) + first}, x.type,
+          {out.data_ptr(), x.n, stride, count, x.head.rows_there, by, data<float>(grads.bias) + first}, x.type,
           x.device.stream));
     if (wanted.scale)
       x.run(add_row_sums(
-          {data<float>(row_sums), x.path.parts * ceil_div(count, kSpan), x.n, x.head.ids, x.head.count, by,
+          {data<float>(row_sums), x.path.parts * ceil_div(count, kSpan), x.n, x.head.ids, x.head.rows_there, by,
            data<float>(grads.scale)},
           x.device.stream));
     if (wanted.input) {
@@ -164,12 +164,12 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
                 {weight.data, x.d, weight.stride, weight.plane},
                 count,
                 kSpan,
-                x.head.count},
+                x.head.rows_there},
            .out = grads.input.data_ptr(),
            .wide = grads.input.scalar_type() == ScalarType::Float,
            .sum = data<float>(sum),
            .ids = x.head.ids,
-           .count = x.head.count,
+           .count = x.head.rows_there,
            .unit = by,
            .unit_by_row = true,
            .rows = x.n,

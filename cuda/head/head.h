@@ -8,6 +8,18 @@ namespace lossk::head {
 
 constexpr int kNoColumn = INT_MAX;
 
+// How many of `most` there are, which the device alone may know.
+struct Count {
+  const int* there = nullptr;  // on the device; null: all
+  int before = 0;              // how many of those it counts come before the first of these
+
+  LOSSK_DEVICE int of(int most) const {
+    if (!there) return most;
+    const int left = *there - before;
+    return left < 0 ? 0 : left < most ? left : most;
+  }
+};
+
 // The columns that each row picks, in ascending order.
 struct Picks {
   const int* column;  // [N, K]; kNoColumn, last, where an entry is none or outside the vocabulary
@@ -17,15 +29,15 @@ struct Picks {
 
 // z = softcap(scale (raw + bias)), softcap(x) = cap tanh(x / cap); then margin off the row's first entry.
 struct Head {
-  int rows;                         // of the product, N or more than there are
-  int columns;                      // of the product, V or a part of it
-  int first;                        // the part's first column
-  const int* count;                 // on the device: how many rows there are; null: all
+  int rows, columns;                // of the product
+  int first_row, first;             // of all rows and of the vocabulary, the product's first
+  Count rows_there, columns_there;  // of the product's
   const int* ids;                   // [N] which of the caller's rows each is; null: itself
   const float *bias, *scale, *aux;  // [V], [N], [V]; null: 0, 1, 1
   float softcap, margin;            // 0: none
   Picks picks;
 
+  LOSSK_DEVICE int64_t id(int row) const { return ids ? ids[first_row + row] : first_row + row; }
   bool plain() const { return !bias && !scale && softcap == 0 && margin == 0; }
 };
 

@@ -29,12 +29,14 @@ class LogitRows {
   }
 
   LOSSK_DEVICE Row row(int row) const {
-    Row r{row < (head_.count ? *head_.count : head_.rows), 0, 1};
+    Row r{row < head_.rows_there.of(head_.rows), 0, 1};
     if (!r.there) return r;
-    r.id = head_.ids ? head_.ids[row] : row;
+    r.id = head_.id(row);
     if (options && head_.scale) r.scale = head_.scale[r.id];
     return r;
   }
+
+  LOSSK_DEVICE int columns() const { return head_.columns_there.of(head_.columns); }
 
   // raw + bias of one column, which is there.
   LOSSK_DEVICE float unscaled(int column, float raw) const {

@@ -98,7 +98,7 @@ Operands::Operands(const HeadArgs& a)
   if (active_.data) {
     Tensor ids = scratch({n}, ScalarType::Int), count = scratch({1}, ScalarType::Int);
     run(compact({active_.data, n, lossk::data<int>(ids), lossk::data<int>(count)}, device.stream));
-    head.ids = lossk::data<int>(ids), head.count = lossk::data<int>(count);
+    head.ids = lossk::data<int>(ids), head.rows_there = {lossk::data<int>(count)};
     kept_.insert(kept_.end(), {ids, count});
   }
 }
@@ -112,7 +112,7 @@ const void* Operands::gathered(
     const Tensor& from, int64_t first, int rows, const int* ids, const float* times, const Tensor& to) const {
   const auto* data = static_cast<const char*>(from.data_ptr()) + first * from.stride(0) * bytes_of(from.scalar_type());
   run(gather(
-      {data, from.stride(0), ids, ids ? head.count : nullptr, times, to.data_ptr(), rows, d, padded()}, type,
+      {data, from.stride(0), ids, ids ? head.rows_there : Count(), times, to.data_ptr(), rows, d, padded()}, type,
       device.stream));
   return to.data_ptr();
 }

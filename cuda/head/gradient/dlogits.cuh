@@ -31,7 +31,7 @@ class DlogitsEpilogue {
       for (int i = 0; i < count; ++i) z(i) = plain_dlogit(t, column + i / 2 * 8 + i % 2, z(i));
       rows_.template for_own_picks<count>(slot, t.row, column, [&](int own, int64_t place) {
         const float minus =
-            p_.coefs.pick && column + own / 2 * 8 + own % 2 < p_.head.columns ? t.unit * p_.coefs.pick[place] : 0;
+            p_.coefs.pick && column + own / 2 * 8 + own % 2 < rows_.columns() ? t.unit * p_.coefs.pick[place] : 0;
 #pragma unroll
         for (int i = 0; i < count; ++i) z(i) -= i == own ? minus : 0;
       });
@@ -71,12 +71,12 @@ class DlogitsEpilogue {
   // Of a logit and its row's a0 alone. z - lse first: the difference of two large numbers is exact, of their multiples
   // it is not.
   LOSSK_DEVICE float plain_dlogit(const Terms& t, int column, float z) const {
-    if (!t.row.there || column >= p_.head.columns) return 0;
+    if (!t.row.there || column >= rows_.columns()) return 0;
     return t.a[0] * exp2_approx((z - t.lse - t.lse_low) * kLog2E);
   }
 
   LOSSK_DEVICE float any_dlogit(int slot, const Terms& t, int column, float raw, bool picked) {
-    if (!t.row.there || column >= p_.head.columns) return 0;
+    if (!t.row.there || column >= rows_.columns()) return 0;
     const float unscaled = rows_.unscaled(column, raw), z = rows_.logit(t.row, unscaled);
     float margin = 0, minus = 0;
     if (picked)

@@ -33,7 +33,7 @@ struct StoreParams {
   bool wide;          // float32, where T is narrower
   float* sum;         // [rows, columns] of the products before; not looked at where first and last
   const int* ids;     // null: itself
-  const int* count;   // on the device, of rows; null: all
+  Count count;        // of rows
   const float* unit;  // null: 1
   bool unit_by_row;   // [rows], not one for all
   int rows, columns;
@@ -54,7 +54,7 @@ struct UnitParams {
 struct ColumnSumParams {  // to[j] = sum_i from[i][j] / unit[i], over the planes of dlogits
   const void* from;
   int rows, stride, columns;
-  const int* count;
+  Count count;  // of rows
   const float* unit;
   float* to;
 };
@@ -62,7 +62,8 @@ struct ColumnSumParams {  // to[j] = sum_i from[i][j] / unit[i], over the planes
 struct RowSumParams {  // to[ids[i]] += sum over parts / unit[i]
   const float* from;   // [parts, n]
   int parts, n;
-  const int *ids, *count;
+  const int* ids;
+  Count count;
   const float* unit;
   float* to;
 };

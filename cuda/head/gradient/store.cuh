@@ -18,7 +18,7 @@ class StoreEpilogue {
 
   template <int count, class Sums>
   LOSSK_DEVICE void add(int, int row, int column, const Sums& z) {
-    const bool there = row < (p_.count ? *p_.count : p_.rows);
+    const bool there = row < p_.count.of(p_.rows);
     const float back = there && p_.unit ? 1 / p_.unit[p_.unit_by_row ? row : 0] : 1;
     const int64_t sums = int64_t{row} * p_.columns;
     const int64_t line = there && p_.ids ? int64_t{p_.ids[row]} * p_.columns : sums;

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kSumThreads) units_of_rows(const __grid_consta
     aux = block_reduce(aux, Max(), shared.scratch);
   }
   const auto bound_of = [&](int row) {
-    const int64_t id = p.head.ids ? p.head.ids[row] : row;
+    const int64_t id = p.head.id(row);
     const auto a = [&](int k) { return fabsf(p.coefs.row[int64_t{k} * p.coefs.n + id]); };
     float bound = a(0);
     if (p.full) bound += a(1) + a(2) + a(4) + aux * (a(3) + a(5));
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kSumThreads) units_of_rows(const __grid_consta
     if (p.head.scale) bound *= fabsf(p.head.scale[id]);
     return fmaxf(bound, 1e-30f);
   };
-  const int rows = p.head.count ? *p.head.count : p.head.rows;
+  const int rows = p.head.rows_there.of(p.head.rows);
   float most = 0;
   for (int row = threadIdx.x; row < rows; row += kSumThreads) {
     const float bound = bound_of(row);
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kSumThreads) sums_of_columns(const __grid_cons
   auto& shared = *reinterpret_cast<float (*)[kSumWarps][kSumColumns]>(raw);
   const int lane = lane_index(), warp = threadIdx.x / kWarp;
   const int column = static_cast<int>(blockIdx.x) * kSumColumns + 2 * lane;
-  const int rows = p.count ? *p.count : p.rows;
+  const int rows = p.count.of(p.rows);
   float low = 0, high = 0;
   for (int plane = Planes<T>::planes - 1; plane >= 0 && column < p.stride; --plane)
     for (int row = warp; row < rows; row += kSumWarps) {
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kSumThreads) sums_of_columns(const __grid_cons
 
 __global__ void __launch_bounds__(kSumThreads) sums_of_rows(const __grid_constant__ RowSumParams p) {
   const int64_t row = int64_t{blockIdx.x} * kSumThreads + threadIdx.x;
-  if (row >= (p.count ? *p.count : p.n)) return;
+  if (row >= p.count.of(p.n)) return;
   float sum = 0;
   for (int part = 0; part < p.parts; ++part) sum += p.from[int64_t{part} * p.n + row];
   p.to[p.ids ? p.ids[row] : row] += p.unit ? sum / p.unit[row] : sum;

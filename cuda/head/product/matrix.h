@@ -1,6 +1,6 @@
 // The operands of a product of the head: out [rows, columns] = a [rows, depth] b [columns, depth]^T.
 #pragma once
-#include "device/platform.h"
+#include "head/head.h"
 
 namespace lossk::head {
 
@@ -41,9 +41,11 @@ struct Matrix {
 struct Product {
   Matrix a, b;
   int depth;
-  int span;                     // a multiple of the tile's columns
-  const int* rows_there = {};   // on the device: how many of a's rows there are; null: all
-  const int* depth_there = {};  // the same for depth. What an operand has beyond, up to the next 64, is finite
+  int span;                      // a multiple of the tile's columns
+  Count rows_there = {};         // of a's
+  Count depth_there = {};        // what an operand has beyond, up to the next 64, is finite
+  Count columns_there = {};      // of b's rows
+  bool only_with_depth = false;  // nothing is done where there is no depth, not sums of 0
 };
 
 }  // namespace lossk::head

@@ -92,11 +92,12 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
   const int warp_row = warp % (C::kRows / C::kWarpRows) * C::kWarpRows;
   const int warp_column = warp / (C::kRows / C::kWarpRows) * C::kWarpColumns;
 
-  const int rows = p.rows_there ? *p.rows_there : p.a.rows, depth = p.depth_there ? *p.depth_there : p.depth;
-  const TileOrder order{ceil_div(rows, C::kRows), ceil_div(p.b.rows, p.span), kBand};
+  const int depth = p.depth_there.of(p.depth), columns = p.columns_there.of(p.b.rows);
+  const int rows = depth == 0 && p.only_with_depth ? 0 : p.rows_there.of(p.a.rows);
+  const TileOrder order{ceil_div(rows, C::kRows), ceil_div(columns, p.span), kBand};
   for (PersistentTiles work(order); work; ++work) {
     const int first_row = (*work).row * C::kRows, first_column = (*work).column * p.span;
-    const int end_column = min(first_column + p.span, p.b.rows);
+    const int end_column = min(first_column + p.span, columns);
     const auto row_of = [&](int slot) { return first_row + warp_row + 8 * slot + lane / 4; };
     Epilogue<T, 2 * kHigh> epilogue(parameters);
 #pragma unroll

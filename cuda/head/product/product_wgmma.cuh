@@ -53,14 +53,15 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
   if (threadIdx.x == 0) shared.ring.init(C::kConsumers * kWarpgroup / kWarp);  // each warp releases
   sync_block();
 
-  const int rows = p.rows_there ? *p.rows_there : p.a.rows, depth = p.depth_there ? *p.depth_there : p.depth;
-  const TileOrder order{ceil_div(rows, C::kRows), ceil_div(p.b.rows, p.span), kBand};
+  const int depth = p.depth_there.of(p.depth), columns = p.columns_there.of(p.b.rows);
+  const int rows = depth == 0 && p.only_with_depth ? 0 : p.rows_there.of(p.a.rows);
+  const TileOrder order{ceil_div(rows, C::kRows), ceil_div(columns, p.span), kBand};
   RingTurn<C::kStages> turn;
   if (warpgroup == 0) {
     decrease_registers<C::kProducerRegisters>();
     if (threadIdx.x < kWarp && elect_one()) {
       for (PersistentTiles work(order); work; ++work) {
-        const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, p.b.rows);
+        const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, columns);
         for (int column = first_column; column < end_column; column += C::kColumns)
           for (int term = 0; term < P::terms; ++term)
             for (int k = 0; k < depth; k += kDepth, ++turn) {
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
   increase_registers<C::kConsumerRegisters>();
   const int lane = threadIdx.x % 32, own_row = 64 * (warpgroup - 1), steps = P::terms * ceil_div(depth, kDepth);
   for (PersistentTiles work(order); work; ++work) {
-    const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, p.b.rows);
+    const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, columns);
     const int row = (*work).row * C::kRows + own_row + threadIdx.x % kWarpgroup / 32 * 16 + lane / 4;  // and 8 below
     Epilogue<T, 2> epilogue(parameters);
 #pragma unroll

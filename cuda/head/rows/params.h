@@ -11,11 +11,12 @@ struct CompactParams {
   int* count;  // [1]
 };
 
-// to[plane][i] = times[i] from[ids[i]], and zeros beyond the rows and columns that there are.
+// to[plane][i] = times[i] from[ids[i]], and zeros beyond the columns, and beyond the rows up to the next 64.
 struct GatherParams {
   const void* from;    // [*, columns], columns contiguous
   int64_t row_stride;  // elements
-  const int *ids, *count;
+  const int* ids;
+  Count count;         // of rows
   const float* times;  // fp16 alone; null: 1
   void* to;            // [planes, rows, to_columns], aligned to 16 bytes
   int rows, columns;

@@ -43,8 +43,9 @@ template <class T>
 __global__ void __launch_bounds__(kRowThreads) gather_rows(const __grid_constant__ GatherParams p) {
   using Bits = std::conditional_t<Planes<T>::planes == 1, uint16_t, float>;
   const int64_t row = int64_t{blockIdx.x} * (kRowThreads / kWarp) + threadIdx.x / kWarp;
-  if (row >= p.rows) return;
-  const bool there = !p.count || row < *p.count;
+  const int rows = p.count.of(p.rows);
+  if (row >= min(p.rows, round_up(rows, 64))) return;
+  const bool there = row < rows;
   const auto* from = static_cast<const Bits*>(p.from) + (there ? (p.ids ? p.ids[row] : row) * p.row_stride : 0);
   auto* to = static_cast<uint16_t*>(p.to) + row * p.to_columns;
   const int64_t plane = int64_t{p.rows} * p.to_columns;

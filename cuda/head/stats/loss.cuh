@@ -12,10 +12,10 @@ constexpr int kLossThreads = 512;
 __global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_constant__ LossParams p) {
   LOSSK_SHARED(raw);
   const int64_t n = p.head.rows;
-  const int rows = p.head.count ? *p.head.count : p.head.rows, k = p.head.picks.count;
+  const int rows = p.head.rows_there.of(p.head.rows), k = p.head.picks.count;
   double sum = 0;
   for (int line = threadIdx.x; line < rows; line += kLossThreads) {
-    const int64_t row = p.head.ids ? p.head.ids[line] : line;
+    const int64_t row = p.head.id(line);
     const double a = p.coef[row], b = p.coef[n + row], lse = double{p.stats[row]} + p.stats[n + row];
     sum += a * lse + b * lse * lse;
     p.row_coef[row] = static_cast<float>(a + 2 * b * lse);

@@ -11,7 +11,7 @@ constexpr int kMergeThreads = 128;
 template <bool full>
 __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constant__ MergeParams p) {
   const int64_t line = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
-  if (line >= (p.head.count ? *p.head.count : p.head.rows)) return;
+  if (line >= p.head.rows_there.of(p.head.rows)) return;
   RowState<double> s;
   for (int part = 0; part < p.parts; ++part) {
     const int64_t at = part * int64_t{p.head.rows} + line;
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
     }
   }
 
-  const int64_t row = p.head.ids ? p.head.ids[line] : line, n = p.head.rows;
+  const int64_t row = p.head.id(static_cast<int>(line)), n = p.head.rows;
   const int k = p.head.picks.count;
   const int64_t* index = p.index + row * k;
   float* picked = p.picked + row * k;

@@ -62,7 +62,7 @@ class LseEpilogue {
 #pragma unroll
     for (int i = 0; i < count; ++i) {
       const int c = column + i / 2 * 8 + i % 2;
-      const bool there = c < p_.head.columns;
+      const bool there = c < rows_.columns();
       if constexpr (options)
         if (there) z(i) = rows_.logit(row, rows_.unscaled(c, z(i)));
       if (picked >> i & 1 && there) {
@@ -112,7 +112,7 @@ class StatsEpilogue {
 #pragma unroll
     for (int i = 0; i < count; ++i) {
       const int c = column + i / 2 * 8 + i % 2;
-      if (c >= p_.head.columns) {
+      if (c >= rows_.columns()) {
         z(i) = kNone;
         continue;
       }
@@ -142,7 +142,7 @@ class StatsEpilogue {
       shifted[i % 4] += w == 0 ? 0 : w * d;  // -inf logits: 0, not 0 * -inf
       square[i % 4] += w * w;
       const int c = column + i / 2 * 8 + i % 2;
-      if (c < p_.head.columns) weighed[i % 4] += w * aux(c);
+      if (c < rows_.columns()) weighed[i % 4] += w * aux(c);
     }
     const auto total = [](const float (&x)[4]) { return (x[0] + x[1]) + (x[2] + x[3]); };
     s.sum += total(sum), s.shifted += total(shifted), s.square += total(square), s.aux += total(weighed);

@@ -102,7 +102,7 @@ Gradients run_gradient(
     check(
         path.dlogits(
             head::DlogitsParams{
-                {x.input(), weight, d, 256, x.h.count},
+                {x.input(), weight, d, 256, x.h.rows_there},
                 x.part(first, count),
                 coefs,
                 by,
@@ -115,13 +115,13 @@ Gradients run_gradient(
       check(
           path.store(
               head::StoreParams{
-                  {{out.data(), count, stride, plane}, input_by_columns, n, 256, nullptr, x.h.count},
+                  {{out.data(), count, stride, plane}, input_by_columns, n, 256, {}, x.h.rows_there},
                   wanted.wide ? static_cast<void*>(wide_weight.data() + int64_t{first} * d)
                               : narrow_weight.data() + int64_t{first} * d,
                   wanted.wide,
                   nullptr,
                   nullptr,
-                  nullptr,
+                  {},
                   by ? by + n : nullptr,
                   false,
                   count,
@@ -132,13 +132,14 @@ Gradients run_gradient(
           "d weight");
     check(
         head::column_sums(
-            head::ColumnSumParams{out.data(), n, stride, count, x.h.count, by, bias.data() + first}, x.kType, nullptr),
+            head::ColumnSumParams{out.data(), n, stride, count, x.h.rows_there, by, bias.data() + first}, x.kType,
+            nullptr),
         "column_sums");
     if (wanted.scale)
       check(
           head::add_row_sums(
               head::RowSumParams{
-                  row_sums.data(), path.parts * ceil_div(count, 256), n, x.h.ids, x.h.count, by, scale.data()},
+                  row_sums.data(), path.parts * ceil_div(count, 256), n, x.h.ids, x.h.rows_there, by, scale.data()},
               nullptr),
           "add_row_sums");
     if (wanted.input)
@@ -149,12 +150,12 @@ Gradients run_gradient(
                    {weight.data, d, weight.stride, weight.plane},
                    count,
                    256,
-                   x.h.count},
+                   x.h.rows_there},
                   wanted.wide ? static_cast<void*>(wide_input.data()) : narrow_input.data(),
                   wanted.wide,
                   sum.data(),
                   x.h.ids,
-                  x.h.count,
+                  x.h.rows_there,
                   by,
                   true,
                   n,

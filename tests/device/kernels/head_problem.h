@@ -139,18 +139,18 @@ class HeadOnDevice {
               head::CompactParams{reinterpret_cast<const bool*>(active_.data()), s_.n, ids_.data(), count_.data()},
               nullptr),
           "compact");
-      h.ids = ids_.data(), h.count = count_.data();
+      h.ids = ids_.data(), h.rows_there = {count_.data()};
     }
     check(
         head::gather(
-            head::GatherParams{input_.data(), s_.d, h.ids, h.count, nullptr, rows_.data(), s_.n, s_.d, padded()}, kType,
-            nullptr),
+            head::GatherParams{input_.data(), s_.d, h.ids, h.rows_there, nullptr, rows_.data(), s_.n, s_.d, padded()},
+            kType, nullptr),
         "gather");
     if (columns_of_weight_.size())
       check(
           head::gather(
               head::GatherParams{
-                  weight_.data(), s_.d, nullptr, nullptr, nullptr, columns_of_weight_.data(), s_.v, s_.d, padded()},
+                  weight_.data(), s_.d, nullptr, {}, nullptr, columns_of_weight_.data(), s_.v, s_.d, padded()},
               kType, nullptr),
           "gather");
   }
@@ -164,7 +164,8 @@ class HeadOnDevice {
   head::Matrix input_by_columns(const float* times) const {
     check(
         head::gather(
-            head::GatherParams{input_.data(), s_.d, h.ids, h.count, times, multiplied_.data(), s_.n, s_.d, padded()},
+            head::GatherParams{
+                input_.data(), s_.d, h.ids, h.rows_there, times, multiplied_.data(), s_.n, s_.d, padded()},
             kType, nullptr),
         "gather");
     return {multiplied_.data(), s_.d, padded(), 0};

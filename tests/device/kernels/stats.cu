@@ -26,7 +26,7 @@ Found run_stats(const Path& path, const HeadProblem<T>& p, bool full) {
     check(
         path.stats(
             head::StatsParams{
-                {x.input(), x.weight(first, count), s.d, segment, x.h.count},
+                {x.input(), x.weight(first, count), s.d, segment, x.h.rows_there},
                 x.part(first, count),
                 partial.data(),
                 picked.data(),
