@@ -13,6 +13,7 @@ BUILD = ROOT / "build" / "emulator"
 
 
 LIBRARY = "lossk_emulated"
+replaced = False  # have the kernels been?
 
 
 def build() -> Path:
@@ -29,6 +30,8 @@ def replace_cpu_kernels() -> None:
     """LOSSK_KERNELS=mma_sync: those for any GPU, where Hopper's would run."""
     import lossk  # noqa: F401  # the schemas first
 
+    global replaced
     library = build()
     torch.ops.load_library(library)
     ctypes.CDLL(str(library)).lossk_emulate()
+    replaced = True

@@ -1,9 +1,15 @@
 """What the tests of live columns share: the sketch that forward left, and the rule given it."""
 
+import emulated
 import torch
 from lossk import linear_cross_entropy, reference
 from problem import assert_matches
 from torch.utils._python_dispatch import TorchDispatchMode
+
+
+def list_rows(device):
+    """Rows that share a list of columns: kListRows in cuda/head/live/params.h; on a CPU it is the block."""
+    return 256 if emulated.replaced else 1024 if str(device).startswith("cuda") else 128
 
 
 class Sketches(TorchDispatchMode):
@@ -36,7 +42,9 @@ def check(problem, **how):
     if problem.tensors["input"].dtype == torch.float32:
         how = {"floor": MISSING_FLOOR} | how
 
+    rows = list_rows(sketch.device)
+
     def filtered(*args, **options):
-        return reference.linear_cross_entropy(*args, sketch=sketch, **options)
+        return reference.linear_cross_entropy(*args, sketch=sketch, list_rows=rows, **options)
 
     return assert_matches(problem, linear_cross_entropy, filtered, **how)

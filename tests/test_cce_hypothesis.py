@@ -1,7 +1,6 @@
 """Shapes and options at random against the reference, by the one rule."""
 
 import live
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -50,7 +49,6 @@ def test_any_call(rows, vocab, dim, dtype, seed, options, target, device):
     assert_matches(p, linear_cross_entropy, reference.linear_cross_entropy)
 
 
-@pytest.mark.live
 @often
 @given(tau=st.floats(0.01, 0.9), fill=st.booleans(), data=st.data())
 def test_any_call_with_live_columns(tau, fill, data, device):

@@ -41,7 +41,7 @@ def test_cce(reduction, dtype, device):
 
 
 @each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
-@pytest.mark.parametrize("tau", [0.0, pytest.param(0.1, marks=pytest.mark.live)])
+@pytest.mark.parametrize("tau", [0.0, 0.1])
 @pytest.mark.parametrize("full", [False, True])
 def test_linear_stats(full, tau, dtype, device):
     for t in with_and_without_options(head(dtype, device)):
@@ -62,7 +62,6 @@ def test_linear_stats_backward(full, dtype, device):
 
 
 @each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
-@pytest.mark.live
 @pytest.mark.parametrize("fill", [False, True])
 @pytest.mark.parametrize("full", [False, True])
 def test_linear_live_backward(full, fill, dtype, device):

@@ -1,41 +1,76 @@
 // linear_stats, its backward and cce_forward on a GPU, schemas in cpp/ops.cpp.
 #include <tuple>
 
-#include "head/operands.h"
+#include "head/columns.h"
+#include "head/gradients.h"
 
 namespace lossk::head {
 namespace {
 
 using device::Element;
 
-// float32, on input's device, of this shape; keeps alive what its pointer points to.
-Optional<float> coefficients(
-    const Operands& x, const char* name, const std::optional<Tensor>& tensor, std::initializer_list<int64_t> shape) {
-  if (tensor.has_value()) {
-    check_tensor(x.op, name, *tensor, shape, ScalarType::Float);
-    check_device(x.op, name, *tensor, x.like);
-  }
-  return Optional<float>(tensor);
-}
-
 // ---- forward --------------------------------------------------------------------------------------------------------
 
+// What the sketch is made relative to: an estimate of each row's lse from a thirty-second of the vocabulary. The
+// columns that rows pick often hold most of the mass of most rows, and an even sample of the others tells the rest.
+Tensor estimated_lse(Operands& x) {
+  const int most = round_up(ceil_div(x.v, 64), 2 * kColumnsInSegment), segment = segment_of(most);
+  Tensor picked = x.zeros({x.v}, ScalarType::Int), counts = x.scratch({3, ceil_div(x.v, kChunk)}, ScalarType::Int);
+  Tensor ids = x.scratch({3, x.v}, ScalarType::Int), count = x.scratch({3}, ScalarType::Int);
+  auto* marks = reinterpret_cast<uint32_t*>(data<int>(picked));
+  x.run(mark_sample({x.index, x.head, most, marks}, x.device.stream));
+  x.run(list_sample({marks, x.v, most, data<int>(counts), {data<int>(ids), data<int>(count)}}, x.device.stream));
+
+  const int parts = x.path.parts * ceil_div(most, segment);
+  Tensor partial = x.scratch({3, parts, x.n, 2}, ScalarType::Float), reference = x.scratch({x.n}, ScalarType::Float);
+  Tensor unused = x.scratch({x.n, x.k}, ScalarType::Float);
+  GatheredColumns columns(x, most, most, x.head.margin != 0);
+  for (int list = 0; list < 3; ++list) {
+    columns.open(data<int>(ids) + int64_t{list} * x.v, data<int>(count) + list, 0, x.n);
+    const Head part = columns.part(0);
+    x.run(x.path.stats(
+        {.product = {x.input(), columns.weight(0), x.d, segment, x.head.rows_there, {}, part.columns_there},
+         .head = part,
+         .partial = data<float>(partial),
+         .picked = data<float>(unused),
+         .first_part = list * parts},
+        x.type, false, x.device.stream));
+  }
+  x.run(estimate_lse(
+      {reinterpret_cast<const Partial*>(data<float>(partial)), parts, x.path.parts, segment, data<int>(count), x.head,
+       data<float>(reference)},
+      x.device.stream));
+  return reference;
+}
+
 struct Statistics {
-  Tensor stats, logits, logp, argmax, aux_sum;
+  Tensor stats, logits, logp, argmax, sketch, aux_sum;
 };
 
-Statistics statistics(Operands& x, bool full) {
+Statistics statistics(Operands& x, bool full, bool sketched) {
   const int64_t n = x.n, k = x.k;
-  const auto zeros = [&](std::vector<int64_t> shape, ScalarType dtype) {
-    return lossk::zeros(x.op, x.like, shape, dtype);
-  };
   Statistics out{
-      zeros({full ? 12 : 3, n}, ScalarType::Float), zeros({n, k}, ScalarType::Float), zeros({n, k}, ScalarType::Float),
-      zeros({full ? n : 0}, ScalarType::Long), zeros({1}, ScalarType::Double)};
+      .stats = x.zeros({full ? 12 : 3, n}, ScalarType::Float),
+      .logits = x.zeros({n, k}, ScalarType::Float),
+      .logp = x.zeros({n, k}, ScalarType::Float),
+      .argmax = x.zeros({full ? n : 0}, ScalarType::Long),
+      .sketch = x.zeros({sketched ? ceil_div<int64_t>(n, kSketchRows) : 0, x.v}, ScalarType::BFloat16),
+      .aux_sum = x.zeros({1}, ScalarType::Double)};
   if (full) x.run(sum_aux({x.head.aux, x.v, data<double>(out.aux_sum)}, x.device.stream));
   const int segment = segment_of(x.v), parts = x.path.parts * ceil_div(x.v, segment);
   const int64_t floats = (full ? sizeof(RowState<float>) : sizeof(Partial)) / sizeof(float);
   Tensor partial = x.scratch({parts, n, floats}, ScalarType::Float);
+  // Rows without columns have no sketch either.
+  sketched = sketched && x.v > 0;
+  Tensor slopes = x.scratch({sketched && !full && x.head.softcap > 0 ? parts : 0, n}, ScalarType::Float);
+  SketchParams sketch{};
+  std::optional<Tensor> reference;
+  if (sketched) {
+    reference = estimated_lse(x);
+    sketch = {
+        data<float>(*reference), reinterpret_cast<uint16_t*>(out.sketch.data_ptr()), x.v,
+        slopes.numel() ? data<float>(slopes) : nullptr};
+  }
   const int most = x.most_columns(segment);
   for (int first = 0; first < x.v; first += most) {
     const int count = std::min(most, x.v - first);
@@ -44,7 +79,8 @@ Statistics statistics(Operands& x, bool full) {
          .head = x.part(first, count),
          .partial = partial.data_ptr(),
          .picked = data<float>(out.logits),
-         .first_part = x.path.parts * (first / segment)},
+         .first_part = x.path.parts * (first / segment),
+         .sketch = sketch},
         x.type, full, x.device.stream));
   }
   x.run(merge_stats(
@@ -56,8 +92,13 @@ Statistics statistics(Operands& x, bool full) {
        .stats = data<float>(out.stats),
        .picked = data<float>(out.logits),
        .logp = data<float>(out.logp),
-       .argmax = data<int64_t>(out.argmax)},
+       .argmax = data<int64_t>(out.argmax),
+       .slopes = sketch.slopes},
       full, x.device.stream));
+  if (sketch.sums)
+    x.run(scale_sketch(
+        {partial.data_ptr(), full, parts, x.path.parts, segment, x.head, data<float>(out.stats), sketch.sums},
+        x.device.stream));
   return out;
 }
 
@@ -66,38 +107,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_stats(
     const std::optional<Tensor>& scale, const std::optional<Tensor>& index, const std::optional<Tensor>& aux,
     const std::optional<Tensor>& active, double softcap, double margin, bool full, double tau, bool) {
   const char* op = "linear_stats";
-  check(tau == 0, op, ": tau must be 0 on CUDA, where live columns have no kernel yet, got ", tau);
+  check(tau >= 0 && tau < 1, op, ": tau must be in (0, 1), or 0 for an exact backward, got ", tau);
   Operands x({op, input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin});
   x.lay_out_input();
-  const Statistics s = statistics(x, full);
-  return {s.stats, s.logits, s.logp, s.argmax, lossk::zeros(op, input, {0, x.v}, ScalarType::BFloat16)};
+  const Statistics s = statistics(x, full, tau > 0);
+  return {s.stats, s.logits, s.logp, s.argmax, s.sketch};
 }
 
 // ---- backward -------------------------------------------------------------------------------------------------------
-
-struct Gradients {  // [0] where not wanted
-  Tensor input, weight, bias, scale;
-};
-
-// Zeros, but for the two that `backward` writes whole where it computes anything.
-Gradients gradient_tensors(const Operands& x, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype) {
-  const auto make = [&](bool want, std::vector<int64_t> shape, ScalarType dtype, bool written) {
-    if (!want) shape = {0};
-    return written ? x.scratch(shape, dtype) : lossk::zeros(x.op, x.like, shape, dtype);
-  };
-  const bool computed = x.n > 0 && x.v > 0;
-  return {
-      make(wanted.input, {x.n, x.d}, input_dtype, computed), make(wanted.weight, {x.v, x.d}, weight_dtype, computed),
-      make(wanted.bias, {x.v}, ScalarType::Float, false), make(wanted.scale, {x.n}, ScalarType::Float, false)};
-}
-
-constexpr int kSpan = 256;  // columns that one block does in order: a multiple of every tile's
-
-// As many columns as fit the workspace: few of them make short sums for d input, read and written again each time.
-int columns_at_a_time(const Operands& x) {
-  const int64_t fit = kWorkspaceBytes / (2 * int64_t{x.planes()} * std::max(x.n, 1)) / kSpan * kSpan;
-  return static_cast<int>(std::clamp<int64_t>(fit, kSpan, x.most_columns(kSpan)));
-}
 
 void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, const Gradients& grads) {
   if (x.n == 0 || x.v == 0 || !wanted.any()) return;
@@ -215,7 +232,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cce_forward(
   const auto loss_of = coefficients(x, "loss_coef", loss_coef, {full ? 3 : 2, x.n});
   const auto pick_of = coefficients(x, "index_coef", index_coef, {x.n, x.k});
   x.lay_out_input();
-  const Statistics s = statistics(x, full);
+  const Statistics s = statistics(x, full, false);
   Tensor loss = x.scratch({}, ScalarType::Float);
   Tensor row_coef = lossk::zeros(op, input, {full ? 6 : 1, x.n}, ScalarType::Float);
   x.run(sum_loss(

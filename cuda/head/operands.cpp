@@ -109,11 +109,10 @@ bool Operands::ready(const Tensor& x) const {
 }
 
 const void* Operands::gathered(
-    const Tensor& from, int64_t first, int rows, const int* ids, const float* times, const Tensor& to) const {
+    const Tensor& from, int64_t first, int rows, const int* ids, Count count, const float* times,
+    const Tensor& to) const {
   const auto* data = static_cast<const char*>(from.data_ptr()) + first * from.stride(0) * bytes_of(from.scalar_type());
-  run(gather(
-      {data, from.stride(0), ids, ids ? head.rows_there : Count(), times, to.data_ptr(), rows, d, padded()}, type,
-      device.stream));
+  run(gather({data, from.stride(0), ids, count, times, to.data_ptr(), rows, d, padded()}, type, device.stream));
   return to.data_ptr();
 }
 
@@ -125,28 +124,36 @@ void Operands::lay_out_input(const std::optional<Tensor>& room) {
     return;
   }
   const bool fits = room.has_value() && planes() == 1 && d % 8 == 0;
-  kept_.push_back(
-      fits ? *room : scratch({planes(), n, padded()}, planes() == 1 ? like.scalar_type() : ScalarType::BFloat16));
-  input_data_ = gathered(input_, 0, n, head.ids, nullptr, kept_.back());
+  kept_.push_back(fits ? *room : scratch({planes(), n, padded()}, product_type()));
+  input_data_ = gathered(input_, 0, n, head.ids, head.rows_there, nullptr, kept_.back());
   input_stride_ = padded();
 }
 
 Matrix Operands::input_by_columns(const float* times) {
   kept_.push_back(scratch({planes(), n, padded()}, like.scalar_type()));
-  return {gathered(input_, 0, n, head.ids, times, kept_.back()), d, padded(), int64_t{n} * padded()};
+  return {gathered(input_, 0, n, head.ids, head.rows_there, times, kept_.back()), d, padded(), int64_t{n} * padded()};
 }
 
 Matrix Operands::weight(int first, int count) {
   const int64_t stride = weight_ready_ ? weight_.stride(0) : padded();
   if (weight_ready_) return {static_cast<const uint16_t*>(weight_.data_ptr()) + first * stride, count, stride, 0};
   if (!weight_part_ || weight_part_->size(1) < count)
-    weight_part_ = scratch({planes(), count, padded()}, planes() == 1 ? like.scalar_type() : ScalarType::BFloat16);
-  return {gathered(weight_, first, count, nullptr, nullptr, *weight_part_), count, stride, count * stride};
+    weight_part_ = scratch({planes(), count, padded()}, product_type());
+  return {gathered(weight_, first, count, nullptr, {}, nullptr, *weight_part_), count, stride, count * stride};
+}
+
+Matrix Operands::weight(const int* ids, Count count, int most) {
+  if (!weight_columns_ || weight_columns_->size(1) != most)
+    weight_columns_ = scratch({planes(), most, padded()}, product_type());
+  return {gathered(weight_, 0, most, ids, count, nullptr, *weight_columns_), most, padded(), int64_t{most} * padded()};
 }
 
 int Operands::most_columns(int unit) const {
+  return weight_ready_ ? std::max(unit, round_up(v, unit)) : most_copied_columns(unit);
+}
+
+int Operands::most_copied_columns(int unit) const {
   const int all = std::max(unit, round_up(v, unit));
-  if (weight_ready_) return all;
   const int64_t fit = kWorkspaceBytes / (2 * int64_t{planes()} * std::max(padded(), 8)) / unit * unit;
   return static_cast<int>(std::clamp<int64_t>(fit, unit, all));
 }

@@ -41,6 +41,9 @@ class Operands {
   // Columns first .. first + count of the vocabulary. Good until the next call, if the weight is laid out anew.
   Matrix weight(int first, int count);
   int most_columns(int unit) const;  // of a call to weight, a multiple of `unit`
+  // Columns ids[0 .. count) of it, copied to memory for `most` of them. Good until the next call.
+  Matrix weight(const int* ids, Count count, int most);
+  int most_copied_columns(int unit) const;
 
   Head part(int first, int count) const {
     Head h = head;
@@ -50,12 +53,17 @@ class Operands {
   Tensor scratch(std::vector<int64_t> shape, ScalarType dtype) const {
     return empty(op, like, std::move(shape), dtype);
   }
+  Tensor zeros(std::vector<int64_t> shape, ScalarType dtype) const {
+    return lossk::zeros(op, like, std::move(shape), dtype);
+  }
   void run(cudaError_t error) const { check_cuda(op, error); }
 
  private:
   bool ready(const Tensor& x) const;  // for the products as it is
+  ScalarType product_type() const { return planes() == 1 ? like.scalar_type() : ScalarType::BFloat16; }
   const void* gathered(
-      const Tensor& from, int64_t first, int rows, const int* ids, const float* times, const Tensor& to) const;
+      const Tensor& from, int64_t first, int rows, const int* ids, Count count, const float* times,
+      const Tensor& to) const;
 
   Tensor input_, weight_;
   Optional<float> bias_, scale_, aux_;
@@ -63,7 +71,7 @@ class Operands {
   Optional<bool> active_;
   bool weight_ready_;
   std::vector<Tensor> kept_;  // what the pointers point into
-  std::optional<Tensor> weight_part_;
+  std::optional<Tensor> weight_part_, weight_columns_;
   const void* input_data_ = nullptr;
   int64_t input_stride_ = 0;
 };

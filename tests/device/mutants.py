@@ -40,7 +40,11 @@ GRADIENT_MMA = Kernel(
 )
 GRADIENT_WGMMA = Kernel("head/gradient/gradient_sm90.cu", ("gradient_wgmma_edges", "gradient_wgmma_bf16"))
 ROWS = Kernel("head/rows/rows.cu", ("stats_wgmma_edges", "stats_wgmma_bf16", "gradient_wgmma_fp16"))
-KERNELS = (STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
+SKETCH_MMA = Kernel("head/stats/stats.cu", ("live_mma_bf16",))
+SKETCH_WGMMA = Kernel("head/stats/stats_sm90.cu", ("live_wgmma_bf16",))
+LIVE_MMA = Kernel("head/gradient/gradient.cu", ("live_mma_bf16",))
+LIVE = Kernel("head/live/live.cu", ("live_wgmma_bf16",))
+KERNELS = (LIVE, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
 
 
 class Mutant(NamedTuple):
@@ -59,6 +63,8 @@ class Mutant(NamedTuple):
 _MMA, _WGMMA, _RING = "head/product/product_mma.cuh", "head/product/product_wgmma.cuh", "device/ring.h"
 _STATS, _MERGE, _LOGITS = "head/stats/stats.cuh", "head/stats/merge.cuh", "head/logits.cuh"
 _STORE, _DLOGITS, _SUMS = (f"head/gradient/{name}.cuh" for name in ("store", "dlogits", "sums"))
+_SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", "head/head.h"
+_LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns", "fill"))
 _ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
 
@@ -105,9 +111,9 @@ MUTANTS = [
     Mutant("off-by-one tail", STATS_MMA, _MMA, "first + row < m.rows &&", "first + row <= m.rows &&"),
     Mutant("off-by-one tail", STATS_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
     Mutant("off-by-one tail", GRADIENT_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
-    Mutant("off-by-one tail", STATS_MMA, _STATS, "there = c < p_.head.columns;", "there = c <= p_.head.columns;"),
-    Mutant("off-by-one tail", STATS_MMA, _MERGE, "if (line >= (p.head.count", "if (line > (p.head.count"),
-    Mutant("off-by-one tail", STATS_MMA, _LOGITS, "Row r{row < (", "Row r{row <= ("),
+    Mutant("off-by-one tail", STATS_MMA, _STATS, "there = c < rows_.columns();", "there = c <= rows_.columns();"),
+    Mutant("off-by-one tail", STATS_MMA, _MERGE, "if (line >= p.head.rows_there", "if (line > p.head.rows_there"),
+    Mutant("off-by-one tail", STATS_MMA, _LOGITS, "Row r{row < head_", "Row r{row <= head_"),
     Mutant("overrun", STATS_MMA, _MMA, "shared.b[next.stage])", "shared.b[next.stage + 1])"),
     Mutant(
         "divergence", STATS_MMA, _STATS, "found_[slot].merge_quad();", "if (lane_index()) found_[slot].merge_quad();"
@@ -140,7 +146,7 @@ MUTANTS = [
     Mutant("two owners", STATS_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),
     Mutant("two owners", STATS_MMA, _MMA, "C::kParts + warp_column / C::kWarpColumns", "C::kParts"),
     # ---- the gradient's epilogues
-    Mutant("off-by-one tail", GRADIENT_MMA, _STORE, "there = row < (p_.count", "there = row <= (p_.count"),
+    Mutant("off-by-one tail", GRADIENT_MMA, _STORE, "there = row < p_.count", "there = row <= p_.count"),
     Mutant("unwritten padding", GRADIENT_MMA, _DLOGITS, "first < p_.stride;", "first + 8 < p_.stride;"),
     Mutant("overrun", GRADIENT_MMA, _DLOGITS, " && first < p_.stride;", ";"),
     Mutant("overrun", GRADIENT_MMA, _DLOGITS, "line < p_.head.rows && first", "first"),
@@ -152,10 +158,10 @@ MUTANTS = [
     Mutant("wrong layout", GRADIENT_MMA, _NARROW, "if (upper) x.pairs[i] = other;", "if (!upper) x.pairs[i] = other;"),
     Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "z - margin - t.lse", "z - t.lse"),
     Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "!picked && a[4]", "a[4]"),
-    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, " * rows_.slope(z);", ";"),
+    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, " = rows_.slope(z);", " = 1;"),
     Mutant("wrong value", GRADIENT_MMA, _STORE, "if (!p_.first)", "if (true)"),
     Mutant("missing barrier", GRADIENT_MMA, _SUMS, "  sync_block();\n", ""),
-    Mutant("off-by-one tail", GRADIENT_MMA, _SUMS, "own >= p.columns", "own > p.columns"),
+    Mutant("off-by-one tail", GRADIENT_MMA, _SUMS, "own >= columns", "own > columns"),
     Mutant(
         "wrong tile",
         GRADIENT_MMA,
@@ -165,13 +171,57 @@ MUTANTS = [
     ),
     # ---- rows before the products
     Mutant("missing barrier", ROWS, _ROWS, "  sync_block();\n", ""),
-    Mutant("off-by-one tail", ROWS, _ROWS, "if (row >= p.rows) return;", "if (row > p.rows) return;"),
+    Mutant("off-by-one tail", ROWS, _ROWS, "if (row >= min(", "if (row > min("),
     Mutant("unwritten padding", ROWS, _ROWS, "const int count = there ?", "const int count = true ?"),
     Mutant("unwritten padding", ROWS, _ROWS, "column < p.to_columns;", "column < p.columns - 7;"),
     Mutant("overrun", ROWS, _ROWS, "min(8, p.columns - column)", "8"),
     Mutant("wrong value", ROWS, _ROWS, "(other == own && k < entry)", "(other == own && k <= entry)"),
     Mutant("wrong value", ROWS, _ROWS, "if (t == thread) place = total;", "if (t == thread) place = 0;"),
     Mutant("wrong value", ROWS, _ROWS, "p.times[row] * widen", "widen"),
+    # ---- live columns
+    Mutant("missing barrier", SKETCH_MMA, _COLUMNS, "  sync();\n", ""),
+    Mutant("missing barrier", SKETCH_WGMMA, _WGMMA, "        meet();\n", ""),
+    Mutant(
+        "wrong layout", SKETCH_WGMMA, _COLUMNS, "give = upper ? z(even) : z(odd)", "give = upper ? z(odd) : z(even)"
+    ),
+    Mutant("wrong layout", SKETCH_MMA, _COLUMNS, "8 * (8 * (i / 2) + group)", "8 * (i / 2 + group)"),
+    Mutant("wrong value", SKETCH_MMA, _COLUMNS, "z(0, i) *= weight;", ""),
+    Mutant("wrong value", SKETCH_MMA, _STATS, "if (!row.there) return 0;", ""),
+    Mutant("wrong value", SKETCH_MMA, _STATS, "(target >> i & 1 ? p_.head.margin : 0)", "0"),
+    Mutant(
+        "wrong value",
+        SKETCH_WGMMA,
+        _STATS,
+        "slope_[slot] * rescale(before, found_[slot].max) + slope;",
+        "slope_[slot] + slope;",
+    ),
+    Mutant("wrong value", SKETCH_MMA, _SKETCH, "made > 0 || made != made ? right / made : 0", "1"),
+    Mutant(
+        "unwritten parts", SKETCH_MMA, _SKETCH, "p.parts_of_segment * ceil_div(p.counts[list], p.segment)", "p.parts"
+    ),
+    Mutant("overrun", SKETCH_MMA, _SKETCH, "min(p.segment, p.head.columns - segment * p.segment)", "p.segment"),
+    Mutant("missing barrier", LIVE, _LISTS, "  sync_block();\n  int place", "  int place"),
+    Mutant("wrong value", LIVE, _LISTS, "before += c < chunk ?", "before += c <= chunk ?"),
+    Mutant("wrong value", LIVE, _LISTS, "line / kListRows * p.head.columns + v", "v"),
+    Mutant("wrong value", LIVE, _LISTS, "count > kDense * v", "count > v"),
+    Mutant("wrong value", LIVE, _LISTS, "if (c >= v || in(list, c)) continue;", "if (c >= v) continue;"),
+    Mutant("off-by-one tail", LIVE, _LISTS, "i < kEach && first + i < v;", "i < kEach && first + i <= v;"),
+    Mutant("overrun", LIVE, _PLACES, "if (j >= p.count.of(p.most)) return;", "if (j >= p.most) return;"),
+    Mutant("unwritten padding", LIVE, _PLACES, "p.column[row + place] = kNoColumn;", ";"),
+    Mutant("wrong value", LIVE, _PLACES, "p.ids[low] != column) continue;", "false) continue;"),
+    Mutant("wrong value", LIVE, _FILL, "t.lists.count[list] < v && ", ""),
+    Mutant("wrong value", LIVE, _FILL, "sum -= a(1) * s(6);", "sum += a(1) * s(6);"),
+    Mutant("wrong value", LIVE, _FILL, "sum - p.sums.total[line]", "sum"),
+    Mutant("wrong value", LIVE, _FILL, "share * term;", "term;"),
+    Mutant("wrong value", LIVE, _FILL, "if (q != 0) bias += q * t.totals[b];", ""),
+    Mutant("wrong value", LIVE, _FILL, "dot += static_cast<float>(missing * p.bias[block]);", ";"),
+    Mutant("unwritten parts", LIVE, _FILL, "part < parts;", "part < p.parts;"),
+    Mutant("off-by-one tail", LIVE, _FILL, "if (line >= rows) return;", "if (line > rows) return;"),
+    Mutant("wrong value", LIVE_MMA, _DLOGITS, "if constexpr (!live) g += a[5] * aux;", "g += a[5] * aux;"),
+    Mutant("wrong value", LIVE_MMA, _DLOGITS, "sums_[slot][1] += g * slope;", "sums_[slot][1] += g;"),
+    Mutant("wrong value", LIVE_MMA, _STORE, "p_.sum_by_ids ? line : own", "own"),
+    Mutant("wrong value", LIVE_MMA, _SUMS, "p.to[p.ids[own]] += sum;", "p.to[p.ids[own]] = sum;"),
+    Mutant("wrong value", LIVE_MMA, _HEAD, "*there - before", "*there"),
     # ---- TMA, mbarriers and wgmma
     Mutant("wrong parity", STATS_WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),
     Mutant("wrong parity", STATS_WGMMA, _RING, "&full[turn.stage], turn.phase)", "&full[turn.stage], turn.phase ^ 1)"),
@@ -217,7 +267,7 @@ MUTANTS = [
     ),
     Mutant("wrong tile", STATS_WGMMA, _WGMMA, "plane_of_b<T>(term), column, k)", "plane_of_b<T>(term), column + 1, k)"),
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "first + row, depth);", "first, depth);"),
-    Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "*p.depth_there : p.depth;", "p.depth : p.depth;"),
+    Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "p.depth_there.of(p.depth)", "p.depth"),
     Mutant("stale registers", GRADIENT_WGMMA, _WGMMA, "float d[C::kColumns / 2] = {};", "float d[C::kColumns / 2];"),
 ]
 
@@ -258,6 +308,7 @@ def outcome(kernel: Kernel, overlay: Path | None, kind: str, build: Path, place:
         "-w",
         "-Wno-psabi",
         "-DLOSSK_ONLY_BF16",
+        "-DLOSSK_LIST_ROWS=256",
         "-fno-optimize-sibling-calls",
         *FLAGS[kind],
         *includes,

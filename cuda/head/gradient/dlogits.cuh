@@ -6,17 +6,19 @@
 
 namespace lossk::head {
 
-// `full`: every coefficient, not a0 and the picks' alone.
-template <class T, int slots, bool options, bool full>
+// `full`: every coefficient, not a0 and the picks' alone. `live`: of live columns (DlogitsParams).
+template <class T, int slots, bool options, bool full, bool live>
 class DlogitsEpilogue {
  public:
   using Params = DlogitsParams;
-  static constexpr bool kManyRegisters = options || std::is_same_v<T, float>;
+  static constexpr bool kManyRegisters = options || std::is_same_v<T, float>, kSumsColumns = false;
   LOSSK_DEVICE explicit DlogitsEpilogue(const Params& p) : p_(p), rows_(p.head) {}
 
   LOSSK_DEVICE void begin(int slot, int row) {
     rows_.begin(slot, row);
-    if constexpr (options) by_scale_[slot] = 0;
+    if constexpr (kSums > 0)
+#pragma unroll
+      for (int k = 0; k < kSums; ++k) sums_[slot][k] = 0;
   }
 
   template <int count, class Logits>
@@ -40,17 +42,21 @@ class DlogitsEpilogue {
   }
 
   LOSSK_DEVICE void end(int slot, int row, int part) {
-    if constexpr (options) {
+    if constexpr (kSums > 0) {
       if (!p_.row_sums) return;
-      float sum = by_scale_[slot];
 #pragma unroll
-      for (int lanes = 1; lanes < 4; lanes *= 2) sum += shuffle_xor(sum, lanes);
-      if (row < p_.head.rows && lane_index() % 4 == 0) p_.row_sums[int64_t{part} * p_.head.rows + row] = sum;
+      for (int k = 0; k < kSums; ++k) {
+        float sum = sums_[slot][k];
+#pragma unroll
+        for (int lanes = 1; lanes < 4; lanes *= 2) sum += shuffle_xor(sum, lanes);
+        if (row < p_.head.rows && lane_index() % 4 == 0)
+          p_.row_sums[(int64_t{k} * p_.live_parts + part) * p_.head.rows + row] = sum;
+      }
     }
   }
 
  private:
-  static constexpr int kCoefs = full ? 6 : 1;
+  static constexpr int kCoefs = full ? 6 : 1, kSums = live ? 3 : options ? 1 : 0;
 
   struct Terms {  // what a row's dlogits are made with
     Row row;
@@ -90,12 +96,16 @@ class DlogitsEpilogue {
     float g = a[0] * p;
     if constexpr (full) {
       const float aux = p_.head.aux ? p_.head.aux[p_.head.first + column] : 1;
-      g = p * (a[0] + (p == 0 ? 0 : a[1] * logp) + a[2] * p + a[3] * aux) + a[5] * aux;
+      g = p * (a[0] + (p == 0 ? 0 : a[1] * logp) + a[2] * p + a[3] * aux);
+      if constexpr (!live) g += a[5] * aux;
       // exp(z - lse_excl) itself: written as a multiple of p it would cancel against 1 - p at a peaked target.
       if (!picked && a[4] != 0 && t.lse_excl != -INFINITY) g += a[4] * expf(z - t.lse_excl - t.lse_excl_low);
     }
-    g = (g - minus) * rows_.slope(z);
-    if (p_.row_sums && g != 0) by_scale_[slot] += g * unscaled;
+    const float slope = rows_.slope(z);
+    if constexpr (live) sums_[slot][1] += g * slope;
+    g = (g - minus) * slope;
+    if constexpr (live) sums_[slot][2] += g * g;
+    if (p_.row_sums && g != 0) sums_[slot][0] += g * unscaled;
     return g * t.row.scale;
   }
 
@@ -139,13 +149,17 @@ class DlogitsEpilogue {
 
   const Params& p_;
   LogitRows<options, slots> rows_;
-  float by_scale_[options ? slots : 1];
+  float sums_[slots][kSums ? kSums : 1];
 };
 template <class T, int slots>
-using PlainDlogits = DlogitsEpilogue<T, slots, false, false>;
+using PlainDlogits = DlogitsEpilogue<T, slots, false, false, false>;
 template <class T, int slots>
-using AnyDlogits = DlogitsEpilogue<T, slots, true, false>;
+using AnyDlogits = DlogitsEpilogue<T, slots, true, false, false>;
 template <class T, int slots>
-using FullDlogits = DlogitsEpilogue<T, slots, true, true>;
+using FullDlogits = DlogitsEpilogue<T, slots, true, true, false>;
+template <class T, int slots>
+using AnyLiveDlogits = DlogitsEpilogue<T, slots, true, false, true>;
+template <class T, int slots>
+using FullLiveDlogits = DlogitsEpilogue<T, slots, true, true, true>;
 
 }  // namespace lossk::head

@@ -10,6 +10,10 @@ inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 
 
 template <class Path, class T>
 [[nodiscard]] cudaError_t dlogits_of(const DlogitsParams& p, bool full, cudaStream_t stream) {
+  if (p.live_parts > 0) {
+    if (full) return Path::template multiply<T, Along::depth, Along::depth, FullLiveDlogits>(p.product, p, stream);
+    return Path::template multiply<T, Along::depth, Along::depth, AnyLiveDlogits>(p.product, p, stream);
+  }
   if (full) return Path::template multiply<T, Along::depth, Along::depth, FullDlogits>(p.product, p, stream);
   if (p.head.plain() && !p.row_sums)
     return Path::template multiply<T, Along::depth, Along::depth, PlainDlogits>(p.product, p, stream);

@@ -24,6 +24,9 @@ struct DlogitsParams {
   void* out;          // [planes, N, stride], columns beyond the part's zero
   int stride;         // a multiple of 8
   float* row_sums;    // [parts, N]: sum over columns of d loss / d scale; null: not wanted
+  // Of live columns: no dense term, and row_sums is [3, parts, N], the two others the sums of d loss / d (scale raw)
+  // without the picks, and of its square with them.
+  int live_parts = 0;  // all of them; 0: of all columns
 };
 
 // out[ids[i]] = (sum + a b^T) / unit, in T or in float32.
@@ -31,13 +34,14 @@ struct StoreParams {
   Product product;
   void* out;
   bool wide;          // float32, where T is narrower
-  float* sum;         // [rows, columns] of the products before; not looked at where first and last
+  float* sum;         // [rows, columns] of the products before, / unit; not looked at where first and last
   const int* ids;     // null: itself
   Count count;        // of rows
   const float* unit;  // null: 1
   bool unit_by_row;   // [rows], not one for all
   int rows, columns;
-  bool first, last;  // of the products that are summed: nothing is there yet; round the sum
+  bool first, last;         // of the products that are summed: nothing is there yet; round the sum
+  bool sum_by_ids = false;  // sum has its rows where out has
 };
 
 // What float16 wants: a row's dlogits are multiplied by a unit of their own before they are rounded, after which
@@ -51,12 +55,15 @@ struct UnitParams {
   float* times;  // [N], d weight's unit over the row's: at most 1
 };
 
-struct ColumnSumParams {  // to[j] = sum_i from[i][j] / unit[i], over the planes of dlogits
+// to[j] = sum_i from[i][j] / unit[i], over the planes of dlogits; with ids to[ids[j]] += it.
+struct ColumnSumParams {
   const void* from;
   int rows, stride, columns;
   Count count;  // of rows
   const float* unit;
   float* to;
+  const int* ids = nullptr;
+  Count columns_there = {};
 };
 
 struct RowSumParams {  // to[ids[i]] += sum over parts / unit[i]

@@ -55,7 +55,8 @@ __global__ void __launch_bounds__(kSumThreads) sums_of_columns(const __grid_cons
   auto& shared = *reinterpret_cast<float (*)[kSumWarps][kSumColumns]>(raw);
   const int lane = lane_index(), warp = threadIdx.x / kWarp;
   const int column = static_cast<int>(blockIdx.x) * kSumColumns + 2 * lane;
-  const int rows = p.count.of(p.rows);
+  const int rows = p.count.of(p.rows), columns = p.columns_there.of(p.columns);
+  if (static_cast<int>(blockIdx.x) * kSumColumns >= columns) return;
   float low = 0, high = 0;
   for (int plane = Planes<T>::planes - 1; plane >= 0 && column < p.stride; --plane)
     for (int row = warp; row < rows; row += kSumWarps) {
@@ -69,10 +70,11 @@ __global__ void __launch_bounds__(kSumThreads) sums_of_columns(const __grid_cons
   shared[warp][2 * lane + 1] = high;
   sync_block();
   const int own = static_cast<int>(blockIdx.x) * kSumColumns + static_cast<int>(threadIdx.x);
-  if (threadIdx.x >= kSumColumns || own >= p.columns) return;
+  if (threadIdx.x >= kSumColumns || own >= columns) return;
   float sum = 0;
   for (int w = 0; w < kSumWarps; ++w) sum += shared[w][threadIdx.x];
-  p.to[own] = sum;
+  if (p.ids) p.to[p.ids[own]] += sum;
+  else p.to[own] = sum;
 }
 
 __global__ void __launch_bounds__(kSumThreads) sums_of_rows(const __grid_constant__ RowSumParams p) {

@@ -26,6 +26,8 @@ struct MmaTiles {
   static constexpr int kThreads = 32 * (kRows / kWarpRows) * (kColumns / kWarpColumns);
   static constexpr int kMinBlocks = min_blocks;
   static constexpr int kParts = kColumns / kWarpColumns;  // threads that have some of a row's columns
+  static constexpr int kRowParts = kRows / kWarpRows;     // warps that have some of a column's rows
+  static constexpr int kMultiplyThreads = kThreads;
 
   struct Shared {
     unsigned char a[kStages][kRows * kLineBytes];
@@ -33,7 +35,7 @@ struct MmaTiles {
   };
   static constexpr int kSharedBytes = sizeof(Shared) + kSharedSlack;
   // Compute capability 8.6 and 8.9 give a block 99 KiB; 8.0 and 9.0 have 163 and 227.
-  static_assert(kSharedBytes <= 99 * 1024);
+  static constexpr int kMostSharedBytes = 99 * 1024;
 };
 struct MmaConfig : MmaTiles<64, 2> {};
 // For an epilogue that keeps much of each row (kManyRegisters): half the rows and accumulators a thread, one block.
@@ -47,7 +49,8 @@ struct WgmmaTiles {
   static constexpr int kThreads = 128 * (1 + kConsumers);
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
   static_assert(128 * (kProducerRegisters + kConsumers * kConsumerRegisters) <= 64 * 1024);
-  static constexpr int kParts = 1;
+  static constexpr int kParts = 1, kRowParts = kRows / 16;
+  static constexpr int kMultiplyThreads = 128 * kConsumers;
 
   struct Shared {
     unsigned char a[kStages][kRows * kLineBytes];
@@ -55,8 +58,7 @@ struct WgmmaTiles {
     device::Ring<kStages> ring;
   };
   static constexpr int kStageBytes = (kRows + kColumns) * kLineBytes;
-  static constexpr int kSharedBytes = sizeof(Shared) + kSharedSlack;
-  static_assert(kSharedBytes <= 227 * 1024);
+  static constexpr int kSharedBytes = sizeof(Shared) + kSharedSlack, kMostSharedBytes = 227 * 1024;
 };
 struct WgmmaConfig : WgmmaTiles<256, 4> {};
 struct WgmmaNarrowConfig : WgmmaTiles<128, 6> {};  // kManyRegisters: half the accumulators

@@ -4,6 +4,7 @@
 
 #include "device/launch.h"
 #include "device/tensor_map.h"
+#include "head/product/columns.cuh"
 #include "head/product/config.h"
 
 namespace lossk::head {
@@ -34,13 +35,15 @@ template <class F>
 }
 
 // As many blocks as run at once, each with its share of the work.
-template <class Config, class... Parameters>
+template <class Config, class Epilogue, class... Parameters>
 [[nodiscard]] cudaError_t launch_product(
     void (*kernel)(Parameters...), const Product& p, cudaStream_t stream,
     const std::type_identity_t<Parameters>&... parameters) {
   const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows)} * ceil_div(p.b.rows, p.span);
   if (pieces == 0) return cudaSuccess;
-  device::Launch l{1, Config::kThreads, Config::kSharedBytes, stream};
+  constexpr int kBytes = Config::kSharedBytes + kColumnSumBytes<Config, Epilogue>;
+  static_assert(kBytes <= Config::kMostSharedBytes);
+  device::Launch l{1, Config::kThreads, kBytes, stream};
   int blocks = 0;
   if (const auto error = device::resident_blocks(kernel, l, &blocks); error != cudaSuccess) return error;
   l.blocks = static_cast<int>(std::min<int64_t>(pieces, blocks));

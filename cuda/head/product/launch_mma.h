@@ -10,7 +10,7 @@ template <class T, Along a, Along b, template <class, int> class Epilogue>
     const Product& p, const typename Epilogue<T, 1>::Params& parameters, cudaStream_t stream) {
   using Config = MmaConfigOf<Epilogue<T, 1>>;
   if (!valid(p, Config::kColumns)) return cudaErrorInvalidValue;
-  return launch_product<Config>(product_mma_sync<T, a, b, Epilogue>, p, stream, p, parameters);
+  return launch_product<Config, Epilogue<T, 1>>(product_mma_sync<T, a, b, Epilogue>, p, stream, p, parameters);
 }
 
 struct MmaSync {

@@ -13,10 +13,12 @@ template <class T, Along a, Along b, template <class, int> class Epilogue>
   if (p.a.rows == 0 || p.b.rows == 0) return cudaSuccess;
   TensorMap map_a{}, map_b{};  // TMA knows no empty tensor: without depth nobody looks at them
   if (p.depth == 0)
-    return launch_product<Config>(product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
+    return launch_product<Config, Epilogue<T, 1>>(
+        product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
   if (const auto error = map_operand<T, a>(&map_a, p.a, p.depth, Config::kRows); error != cudaSuccess) return error;
   if (const auto error = map_operand<T, b>(&map_b, p.b, p.depth, Config::kColumns); error != cudaSuccess) return error;
-  return launch_product<Config>(product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
+  return launch_product<Config, Epilogue<T, 1>>(
+      product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
 }
 
 struct Wgmma {

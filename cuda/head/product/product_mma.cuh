@@ -6,6 +6,7 @@
 #include "device/shared.h"
 #include "device/tiles.h"
 #include "device/warp.h"
+#include "head/product/columns.cuh"
 #include "head/product/config.h"
 
 namespace lossk::head {
@@ -141,13 +142,18 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
         }
       }
 
-      const int column = step.column + warp_column + lane % 4 * 2;
+      const int tile_column = step.column, column = step.column + warp_column + lane % 4 * 2;
       step.advance(depth);
       if (!step.begins_a_tile()) continue;  // the one before is not complete
 #pragma unroll
       for (int slot = 0; slot < 2 * kHigh; ++slot)
         epilogue.template add<2 * kWide>(
             slot, row_of(slot), column, [&](int z) -> float& { return d[slot / 2][z / 2][slot % 2 * 2 + z % 2]; });
+      if constexpr (Epilogue<T, 1>::kSumsColumns)  // the next step's barrier keeps the next tile's away
+        sum_columns<C, 2 * kHigh, 2 * kWide>(
+            epilogue, *reinterpret_cast<ColumnSums<C>*>(&shared + 1), warp_row / C::kWarpRows, threadIdx.x, first_row,
+            tile_column, warp_column + lane % 4 * 2, row_of,
+            [&](int slot, int z) -> float& { return d[slot / 2][z / 2][slot % 2 * 2 + z % 2]; }, sync_block);
 #pragma unroll
       for (int i = 0; i < kHigh * kWide * 4; ++i) d[i / (kWide * 4)][i / 4 % kWide][i % 4] = 0;
     }

@@ -7,6 +7,7 @@
 #include "device/tma.h"
 #include "device/warp.h"
 #include "device/wgmma.h"
+#include "head/product/columns.cuh"
 #include "head/product/config.h"
 
 namespace lossk::head {
@@ -35,6 +36,8 @@ LOSSK_DEVICE uint64_t descriptor(uint32_t tile, int row, int depth) {
   return matrix_descriptor(
       tile + row / kPanelRows * kPanelBytes + depth * kLineBytes, kPanelBytes, 8 * kLineBytes, kSwizzle);
 }
+
+constexpr int kColumnBarrier = 1;
 
 template <class Epilogue>
 using WgmmaConfigOf = std::conditional_t<Epilogue::kManyRegisters, WgmmaNarrowConfig, WgmmaConfig>;
@@ -112,6 +115,15 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
         epilogue.template add<C::kColumns / 4>(slot, row + 8 * slot, column + lane % 4 * 2, [&](int z) -> float& {
           return d[z / 2 * 4 + 2 * slot + z % 2];
         });
+      if constexpr (Epilogue<T, 1>::kSumsColumns) {
+        const auto meet = [] { barrier_sync(kColumnBarrier, C::kMultiplyThreads); };
+        const int thread = threadIdx.x - kWarpgroup;
+        sum_columns<C, 2, C::kColumns / 4>(
+            epilogue, *reinterpret_cast<ColumnSums<C>*>(&shared + 1), thread / kWarp, thread, (*work).row * C::kRows,
+            column, lane % 4 * 2, [&](int slot) { return row + 8 * slot; },
+            [&](int slot, int z) -> float& { return d[z / 2 * 4 + 2 * slot + z % 2]; }, meet);
+        meet();
+      }
     }
 #pragma unroll
     for (int slot = 0; slot < 2; ++slot) epilogue.end(slot, row + 8 * slot, (*work).column);

@@ -19,8 +19,9 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
       s.merge(static_cast<const RowState<float>*>(p.partial)[at]);
     } else {
       RowState<float> one;
-      one.max = static_cast<const Partial*>(p.partial)[at].max,
+      one.max = static_cast<const Partial*>(p.partial)[at].max;
       one.sum = static_cast<const Partial*>(p.partial)[at].sum;
+      if (p.slopes) one.slope = p.slopes[at];
       s.merge(one);
     }
   }
@@ -47,7 +48,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
   const auto low = [](double x) { return static_cast<float>(x - double(static_cast<float>(x))); };
   p.stats[row] = static_cast<float>(lse);
   p.stats[n + row] = low(lse);
-  p.stats[2 * n + row] = 1;
+  p.stats[2 * n + row] = p.slopes ? static_cast<float>(s.slope / s.sum) : 1;
   if constexpr (full) {
     const double rest[] = {
         lse_excl, low(lse_excl), s.mean_logit(), s.entropy(), s.lse2(), s.aux_mean(), s.aux_dot - *p.aux_sum * lse,

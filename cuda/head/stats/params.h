@@ -17,23 +17,55 @@ struct Partial {  // of some of a row's logits: sum exp(z - max)
   float max, sum;
 };
 
+// Sums of p over each 128 rows of the product, as made with an estimate of lse in its place, which may not be above lse
+// by much: p is then lost in the others' (sketch.cuh).
+struct SketchParams {
+  const float* reference;  // [N], by the product's rows: the estimate
+  uint16_t* sums;          // [blocks, v] bf16; null: no sketch
+  int v;                   // of the whole vocabulary
+  float* slopes;           // [parts, N] sum exp(z - max) d softcap(x) / dx; null: not wanted
+};
+constexpr int kSketchRows = 128;
+
 struct StatsParams {
   Product product;  // input linear_weight^T, its span a segment
   Head head;
   void* partial;   // [parts, N] of Partial, of RowState<float> where every statistic is wanted; scratch
   float* picked;   // [N, K] logits; nothing is written where there is no pick
   int first_part;  // where the vocabulary comes in several products: the segments before this one
+  SketchParams sketch = {};
 };
 
 struct MergeParams {
   const void* partial;
   int parts;
-  Head head;              // of the whole vocabulary
-  const int64_t* index;   // [N, K]
-  const double* aux_sum;  // [1]
-  float* stats;           // [12, N] or [3, N]; rows that are not there keep what they have, here and below
-  float *picked, *logp;   // [N, K]
-  int64_t* argmax;        // [N]
+  Head head;                      // of the whole vocabulary
+  const int64_t* index;           // [N, K]
+  const double* aux_sum;          // [1]
+  float* stats;                   // [12, N] or [3, N]; rows that are not there keep what they have, here and below
+  float *picked, *logp;           // [N, K]
+  int64_t* argmax;                // [N]
+  const float* slopes = nullptr;  // as SketchParams has them
+};
+
+// Each block's part of a segment gets the factor that makes its total right.
+struct ScaleSketchParams {
+  const void* partial;  // as StatsParams leaves them
+  bool full;
+  int parts, parts_of_segment, segment;
+  Head head;           // of the whole vocabulary
+  const float* stats;  // lse and its rest: [2 or more, N]
+  uint16_t* sums;
+};
+
+// The logits of some columns say what lse is: of those that rows pick often exactly, of two samples of the others from
+// the lower of the two, for a sample with a heavy column in it says too much of the rest.
+struct EstimateParams {
+  const Partial* partial;  // [3, parts, N]: picked often, and the two samples
+  int parts, parts_of_segment, segment;
+  const int* counts;  // [3] of columns
+  Head head;          // of the whole vocabulary
+  float* reference;   // [N], by the product's rows
 };
 
 struct AuxParams {
@@ -58,6 +90,8 @@ struct LossParams {
 [[nodiscard]] cudaError_t stats_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t merge_stats(const MergeParams& p, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t scale_sketch(const ScaleSketchParams& p, cudaStream_t stream);
+[[nodiscard]] cudaError_t estimate_lse(const EstimateParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t sum_loss(const LossParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t sum_aux(const AuxParams& p, cudaStream_t stream);
 

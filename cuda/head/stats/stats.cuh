@@ -13,15 +13,20 @@ struct RowLse {
 
   // The logits z(0), ..., z(count - 1). z - max before the multiplication: the difference of two large numbers is
   // exact, of their multiples it is not. Trap: where all of them are -inf, or one is inf, it would be inf - inf.
-  template <int count, class Logits>
-  LOSSK_DEVICE void add(const Logits& z) {
+  // visit(i, exp(z(i) - max)).
+  template <int count, class Logits, class F>
+  LOSSK_DEVICE void add(const Logits& z, const F& visit) {
     float top = max;
 #pragma unroll
     for (int i = 0; i < count; ++i) top = maximum(top, z(i));
     const float shift = fabsf(top) == INFINITY ? 0 : top;
     float part[4] = {};  // short chains of additions: fewer roundings, and none waits for the one before
 #pragma unroll
-    for (int i = 0; i < count; ++i) part[i % 4] += exp2_approx((z(i) - shift) * kLog2E);
+    for (int i = 0; i < count; ++i) {
+      const float w = exp2_approx((z(i) - shift) * kLog2E);
+      part[i % 4] += w;
+      visit(i, w);
+    }
     sum = sum * exp2_approx((max - shift) * kLog2E) + ((part[0] + part[1]) + (part[2] + part[3]));
     max = top;
   }
@@ -42,23 +47,40 @@ struct RowLse {
   LOSSK_DEVICE Partial partial() const { return {max, sum}; }
 };
 
+// exp(max - reference), the values of this thread's share of a row being relative to max. Where its quad has seen more
+// than the reference, what it has seen is the reference: no p is more than 1. By all lanes of the warp.
+LOSSK_DEVICE float sketch_weight(const SketchParams& p, const Row& row, int line, float max) {
+  float most = max;
+#pragma unroll
+  for (int lanes = 1; lanes < 4; lanes *= 2) most = maximum(most, shuffle_xor(most, lanes));
+  if (!row.there) return 0;
+  const float reference = p.reference[line], to = most > reference ? most : reference;
+  return max == to ? 1 : exp2_approx((max - to) * kLog2E);
+}
+LOSSK_DEVICE void write_sketch(const SketchParams& p, int first_row, int column, float sum) {
+  p.sums[int64_t{first_row / kSketchRows} * p.v + column] = static_cast<uint16_t>(pack_bf16(sum, 0));
+}
+
 // lse, and the logits of the picks. Of a product input linear_weight^T, as product_mma_sync and product_wgmma call it.
-template <class T, int slots, bool options>
+// `sketch`: and the sums of exp(z) over the rows of a tile, relative to their reference.
+template <class T, int slots, bool options, bool sketch>
 class LseEpilogue {
  public:
   using Params = StatsParams;
-  static constexpr bool kManyRegisters = false;
+  static constexpr bool kManyRegisters = options && sketch, kSumsColumns = sketch;
   LOSSK_DEVICE explicit LseEpilogue(const Params& p) : p_(p), rows_(p.head) {}
 
   LOSSK_DEVICE void begin(int slot, int row) {
     rows_.begin(slot, row);
     found_[slot] = {};
+    if constexpr (kSlopes) slope_[slot] = 0;
   }
 
   template <int count, class Logits>
   LOSSK_DEVICE void add(int slot, int line, int column, const Logits& z) {
     const Row row = rows_.row(line);
     const uint64_t picked = rows_.template picked<count>(slot, row, column);
+    uint64_t target = 0;  // where the margin came off
 #pragma unroll
     for (int i = 0; i < count; ++i) {
       const int c = column + i / 2 * 8 + i % 2;
@@ -66,37 +88,85 @@ class LseEpilogue {
       if constexpr (options)
         if (there) z(i) = rows_.logit(row, rows_.unscaled(c, z(i)));
       if (picked >> i & 1 && there) {
-        rows_.for_picks(row, c, [&](int64_t, bool first) { z(i) -= options && first ? p_.head.margin : 0; });
+        rows_.for_picks(row, c, [&](int64_t, bool first) {
+          z(i) -= options && first ? p_.head.margin : 0;
+          target |= uint64_t{first} << i;
+        });
         rows_.for_picks(row, c, [&](int64_t place, bool) { p_.picked[place] = z(i); });
       }
       if (!there) z(i) = kNone;
     }
-    found_[slot].template add<count>(z);
+    // As many at a time as a narrow tile has, so that a row's bits are the same with and without a sketch.
+    constexpr int kAtATime = count < 32 ? count : 32;
+#pragma unroll
+    for (int first = 0; first < count; first += kAtATime) {
+      const float before = found_[slot].max;
+      float slope = 0;
+      found_[slot].template add<kAtATime>(
+          [&](int i) -> float& { return z(first + i); },
+          [&](int i, float w) {
+            if constexpr (kSlopes)
+              if (p_.sketch.slopes && w != 0)  // of what z was before the margin
+                slope += w * rows_.slope(z(first + i) + (target >> (first + i) & 1 ? p_.head.margin : 0));
+            if constexpr (sketch) z(first + i) = row.there ? w : 0;
+          });
+      if constexpr (kSlopes) slope_[slot] = slope_[slot] * rescale(before, found_[slot].max) + slope;
+      if constexpr (sketch)  // relative to the same maximum
+#pragma unroll
+        for (int i = 0; i < first; ++i) z(i) *= rescale(before, found_[slot].max);
+    }
+  }
+
+  LOSSK_DEVICE float weight(int slot, int row) const {
+    return sketch_weight(p_.sketch, rows_.row(row), row, found_[slot].max);
+  }
+  LOSSK_DEVICE void column(int first_row, int column, float sum) const {
+    if (column < rows_.columns()) write_sketch(p_.sketch, first_row, p_.head.first + column, sum);
   }
 
   LOSSK_DEVICE void end(int slot, int row, int part) {
+    const float before = found_[slot].max;
     found_[slot].merge_quad();
-    if (rows_.row(row).there && lane_index() % 4 == 0)
-      static_cast<Partial*>(p_.partial)[int64_t{p_.first_part + part} * p_.head.rows + row] = found_[slot].partial();
+    const int64_t place = int64_t{p_.first_part + part} * p_.head.rows + row;
+    const bool writes = rows_.row(row).there && lane_index() % 4 == 0;
+    if (writes) static_cast<Partial*>(p_.partial)[place] = found_[slot].partial();
+    if constexpr (kSlopes) {
+      if (!p_.sketch.slopes) return;
+      float slope = slope_[slot] * rescale(before, found_[slot].max);
+#pragma unroll
+      for (int lanes = 1; lanes < 4; lanes *= 2) slope += shuffle_xor(slope, lanes);
+      if (writes) p_.sketch.slopes[place] = slope;
+    }
   }
 
  private:
+  static constexpr bool kSlopes = options && sketch;
+
+  LOSSK_DEVICE static float rescale(float before, float after) {
+    return before == kNone ? 0 : exp2_approx((before - (fabsf(after) == INFINITY ? 0 : after)) * kLog2E);
+  }
+
   const Params& p_;
   LogitRows<options, slots> rows_;
   RowLse found_[slots];
+  float slope_[kSlopes ? slots : 1];
 };
 template <class T, int slots>
-using PlainLse = LseEpilogue<T, slots, false>;
+using PlainLse = LseEpilogue<T, slots, false, false>;
 template <class T, int slots>
-using AnyLse = LseEpilogue<T, slots, true>;
+using AnyLse = LseEpilogue<T, slots, true, false>;
+template <class T, int slots>
+using PlainSketch = LseEpilogue<T, slots, false, true>;
+template <class T, int slots>
+using AnySketch = LseEpilogue<T, slots, true, true>;
 
 // Every statistic. The sums leave the picks out: merge_rows adds them, and has lse_excl without cancellation.
-template <class T, int slots>
-class StatsEpilogue {
+template <class T, int slots, bool sketch>
+class FullEpilogue {
  public:
   using Params = StatsParams;
-  static constexpr bool kManyRegisters = true;
-  LOSSK_DEVICE explicit StatsEpilogue(const Params& p) : p_(p), rows_(p.head) {}
+  static constexpr bool kManyRegisters = true, kSumsColumns = sketch;
+  LOSSK_DEVICE explicit FullEpilogue(const Params& p) : p_(p), rows_(p.head) {}
 
   LOSSK_DEVICE void begin(int slot, int row) {
     rows_.begin(slot, row);
@@ -143,9 +213,17 @@ class StatsEpilogue {
       square[i % 4] += w * w;
       const int c = column + i / 2 * 8 + i % 2;
       if (c < rows_.columns()) weighed[i % 4] += w * aux(c);
+      if constexpr (sketch) z(i) = row.there ? w : 0;
     }
     const auto total = [](const float (&x)[4]) { return (x[0] + x[1]) + (x[2] + x[3]); };
     s.sum += total(sum), s.shifted += total(shifted), s.square += total(square), s.aux += total(weighed);
+  }
+
+  LOSSK_DEVICE float weight(int slot, int row) const {
+    return sketch_weight(p_.sketch, rows_.row(row), row, found_[slot].max);
+  }
+  LOSSK_DEVICE void column(int first_row, int column, float sum) const {
+    if (column < rows_.columns()) write_sketch(p_.sketch, first_row, p_.head.first + column, sum);
   }
 
   LOSSK_DEVICE void end(int slot, int row, int part) {
@@ -171,5 +249,9 @@ class StatsEpilogue {
   LogitRows<true, slots> rows_;
   RowState<float> found_[slots];
 };
+template <class T, int slots>
+using FullStats = FullEpilogue<T, slots, false>;
+template <class T, int slots>
+using FullSketch = FullEpilogue<T, slots, true>;
 
 }  // namespace lossk::head

@@ -7,8 +7,14 @@ namespace lossk::head {
 
 template <class Path, class T>
 [[nodiscard]] cudaError_t stats_of(const StatsParams& p, bool full, cudaStream_t stream) {
-  if (full) return Path::template multiply<T, Along::depth, Along::depth, StatsEpilogue>(p.product, p, stream);
-  if (p.head.plain()) return Path::template multiply<T, Along::depth, Along::depth, PlainLse>(p.product, p, stream);
+  const bool plain = p.head.plain();
+  if (p.sketch.sums) {
+    if (full) return Path::template multiply<T, Along::depth, Along::depth, FullSketch>(p.product, p, stream);
+    if (plain) return Path::template multiply<T, Along::depth, Along::depth, PlainSketch>(p.product, p, stream);
+    return Path::template multiply<T, Along::depth, Along::depth, AnySketch>(p.product, p, stream);
+  }
+  if (full) return Path::template multiply<T, Along::depth, Along::depth, FullStats>(p.product, p, stream);
+  if (plain) return Path::template multiply<T, Along::depth, Along::depth, PlainLse>(p.product, p, stream);
   return Path::template multiply<T, Along::depth, Along::depth, AnyLse>(p.product, p, stream);
 }
 

@@ -53,7 +53,7 @@ def logits(input, linear_weight, linear_bias=None, scale=1.0, softcap=None, targ
 def linear_cross_entropy(
     input, linear_weight, target=None, *, linear_bias=None, weight=None, token_weight=None, soft_target=None,
     ignore_index=-100, reduction="mean", label_smoothing=0.0, z_loss=0.0, softcap=None, scale=1.0, margin=0.0, shift=0,
-    tau=None, fill=True, sketch=None,
+    tau=None, fill=True, sketch=None, list_rows=128,
 ):  # fmt: skip
     """token_weight (-sum_v q_v weight_v log p_v + z_loss lse^2) with q = (1 - eps) t + eps / V, eps = label_smoothing.
 
@@ -61,7 +61,7 @@ def linear_cross_entropy(
     index equal to ignore_index is absent; a row with no index gives 0. mean divides by the number of the other rows,
     or by the sum of their class weights where target is hard and weight given. shift = k: row t predicts target t + k;
     scale goes with the row, token_weight with the target. tau, fill: the gradient of live.py, which passes the dense
-    part of label smoothing by; sketch: the mass of the blocks, where it is not to be that of p.
+    part of label smoothing by; sketch: the mass of the blocks, where it is not to be that of p; list_rows as there.
     """
     index, share = (target.unsqueeze(-1), 1.0) if soft_target is None else soft_target
     if shift:
@@ -76,7 +76,7 @@ def linear_cross_entropy(
     if tau is not None:
         picked = (F.one_hot(index, z.shape[-1]).bool() & present.unsqueeze(-1)).any(-2)
         p = z.detach().softmax(-1)
-        z = logits(*head, visit=lambda u: visit_live(u, p, picked, active, tau, fill, sketch))
+        z = logits(*head, visit=lambda u: visit_live(u, p, picked, active, tau, fill, sketch, list_rows))
     logp, lse = z.log_softmax(-1), z.logsumexp(-1)
     per_class = z.new_ones(z.shape[-1]) if weight is None else weight.to(z.dtype)
     share = present * share * per_class[index]

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "device/harness.h"
+#include "head/live/params.h"
 #include "head/paths.h"
 #include "head/rows/params.h"
 
@@ -177,6 +178,8 @@ class HeadOnDevice {
     return {data, count, padded(), int64_t{s_.v} * padded()};
   }
   const int64_t* index() const { return index_.data(); }
+  const T* weight_source() const { return weight_.data(); }
+  int width() const { return s_.d; }
   head::Head part(int first, int count) const {
     head::Head part = h;
     part.first = first, part.columns = count;
@@ -192,6 +195,68 @@ class HeadOnDevice {
   const Buffer<uint8_t> active_;
   const Buffer<int> columns_, entries_, ids_, count_;
   const Buffer<Element> rows_, multiplied_, columns_of_weight_;
+};
+
+// A list's columns as a head of their own, as cuda/head/columns.cpp has it; `most` at a time.
+template <class T>
+class HeadOfColumns {
+ public:
+  HeadOfColumns(
+      const HeadOnDevice<T>& x, const HeadProblem<T>& p, const int* ids, const int* count, int first_row, int rows,
+      int most)
+      : x_(x),
+        ids_(ids),
+        count_(count),
+        most_(most),
+        weight_(size_t(x.kPlanes) * most * x.padded()),
+        bias_(size_t{1} * p.s.v),
+        aux_(size_t{1} * p.s.v),
+        columns_(p.index.size()),
+        entries_(p.index.size()),
+        h_(x.h) {
+    h_.rows = rows, h_.first_row = first_row, h_.rows_there.before = first_row;
+    check(
+        head::gather_columns(
+            head::ColumnParams{ids, {count}, p.s.v, x.h.bias, x.h.aux, bias_.data(), aux_.data()}, nullptr),
+        "gather_columns");
+    check(
+        head::map_picks(head::MapPicksParams{h_, ids, count, columns_.data(), entries_.data()}, nullptr), "map_picks");
+    if (h_.bias) h_.bias = bias_.data();
+    if (h_.aux) h_.aux = aux_.data();
+    h_.picks.column = columns_.data(), h_.picks.entry = entries_.data();
+  }
+
+  head::Matrix weight(int first) const {
+    check(
+        head::gather(
+            head::GatherParams{
+                x_.weight_source(),
+                x_.width(),
+                ids_ + first,
+                {count_, first},
+                nullptr,
+                weight_.data(),
+                most_,
+                x_.width(),
+                x_.padded()},
+            x_.kType, nullptr),
+        "gather");
+    return {weight_.data(), most_, x_.padded(), int64_t{most_} * x_.padded()};
+  }
+  head::Head part(int first) const {
+    head::Head part = h_;
+    part.first = first, part.columns = most_, part.columns_there = {count_, first};
+    return part;
+  }
+
+ private:
+  const HeadOnDevice<T>& x_;
+  const int *ids_, *count_;
+  const int most_;
+  const Buffer<typename HeadOnDevice<T>::Element> weight_;
+  const Buffer<float> bias_, aux_;
+  const Buffer<int> columns_, entries_;
+  head::Head h_;
 };
 
 // Twelve ragged shapes: one tile and several, partial tiles in every direction, segments and parts that end inside the
