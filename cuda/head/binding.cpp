@@ -74,7 +74,7 @@ Statistics statistics(Operands& x, bool full, bool sketched) {
   const int most = x.most_columns(segment);
   for (int first = 0; first < x.v; first += most) {
     const int count = std::min(most, x.v - first);
-    x.run(x.path.stats(
+    x.run((sketched ? x.path.sketch : x.path.stats)(
         {.product = {x.input(), x.weight(first, count), x.d, segment, x.head.rows_there},
          .head = x.part(first, count),
          .partial = partial.data_ptr(),

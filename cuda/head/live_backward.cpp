@@ -109,7 +109,7 @@ class LiveBackward {
         const Matrix weight = columns.weight(first);
         const Head part = columns.part(first);
         const int64_t plane = int64_t{rows} * most;
-        x_.run(x_.path.dlogits(
+        x_.run(x_.path.live_dlogits(
             {.product = {input, weight, x_.d, kSpan, rows_there, {}, part.columns_there},
              .head = part,
              .coefs = coefs_,

@@ -9,10 +9,12 @@ struct Path {
   decltype(&head::stats) stats;
   decltype(&head::dlogits) dlogits;
   decltype(&head::store) store;
+  decltype(&head::sketch) sketch;
+  decltype(&head::live_dlogits) live_dlogits;
   int parts;  // of each span, in partial sums: threads of a row that do not meet
 };
 
-inline constexpr Path kMmaSync{stats, dlogits, store, 2};               // sm_80 and later
-inline constexpr Path kWgmma{stats_sm90, dlogits_sm90, store_sm90, 1};  // Hopper
+inline constexpr Path kMmaSync{stats, dlogits, store, sketch, live_dlogits, 2};  // sm_80 and later
+inline constexpr Path kWgmma{stats_sm90, dlogits_sm90, store_sm90, sketch_sm90, live_dlogits_sm90, 1};  // Hopper
 
 }  // namespace lossk::head

@@ -10,21 +10,33 @@ inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 
 
 template <class Path, class T>
 [[nodiscard]] cudaError_t dlogits_of(const DlogitsParams& p, bool full, cudaStream_t stream) {
-  if (p.live_parts > 0) {
-    if (full) return Path::template multiply<T, Along::depth, Along::depth, FullLiveDlogits>(p.product, p, stream);
-    return Path::template multiply<T, Along::depth, Along::depth, AnyLiveDlogits>(p.product, p, stream);
-  }
   if (full) return Path::template multiply<T, Along::depth, Along::depth, FullDlogits>(p.product, p, stream);
   if (p.head.plain() && !p.row_sums)
     return Path::template multiply<T, Along::depth, Along::depth, PlainDlogits>(p.product, p, stream);
   return Path::template multiply<T, Along::depth, Along::depth, AnyDlogits>(p.product, p, stream);
 }
 
+[[nodiscard]] inline bool valid(const DlogitsParams& p, Element type) {
+  return p.stride % 8 == 0 && p.stride >= p.head.columns && aligned(p.out) &&
+         (type == Element::fp16) == (p.unit != nullptr);
+}
+
 template <class Path>
 [[nodiscard]] cudaError_t dlogits_by(const DlogitsParams& p, Element type, bool full, cudaStream_t stream) {
-  if (p.stride % 8 || p.stride < p.head.columns || !aligned(p.out) || (type == Element::fp16) != (p.unit != nullptr))
-    return cudaErrorInvalidValue;
+  if (!valid(p, type)) return cudaErrorInvalidValue;
   return for_type(type, [&](auto element) { return dlogits_of<Path, decltype(element)>(p, full, stream); });
+}
+
+template <class Path, class T>
+[[nodiscard]] cudaError_t live_dlogits_of(const DlogitsParams& p, bool full, cudaStream_t stream) {
+  if (full) return Path::template multiply<T, Along::depth, Along::depth, FullLiveDlogits>(p.product, p, stream);
+  return Path::template multiply<T, Along::depth, Along::depth, AnyLiveDlogits>(p.product, p, stream);
+}
+
+template <class Path>
+[[nodiscard]] cudaError_t live_dlogits_by(const DlogitsParams& p, Element type, bool full, cudaStream_t stream) {
+  if (!valid(p, type) || !p.row_sums) return cudaErrorInvalidValue;
+  return for_type(type, [&](auto element) { return live_dlogits_of<Path, decltype(element)>(p, full, stream); });
 }
 
 template <class Path, class T>

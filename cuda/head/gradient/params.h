@@ -24,9 +24,9 @@ struct DlogitsParams {
   void* out;          // [planes, N, stride], columns beyond the part's zero
   int stride;         // a multiple of 8
   float* row_sums;    // [parts, N]: sum over columns of d loss / d scale; null: not wanted
-  // Of live columns: no dense term, and row_sums is [3, parts, N], the two others the sums of d loss / d (scale raw)
-  // without the picks, and of its square with them.
-  int live_parts = 0;  // all of them; 0: of all columns
+  // Of live columns: no dense term, and row_sums is [3, live_parts, N], the two others the sums of d loss / d (scale
+  // raw) without the picks, and of its square with them.
+  int live_parts = 0;
 };
 
 // out[ids[i]] = (sum + a b^T) / unit, in T or in float32.
@@ -78,6 +78,9 @@ struct RowSumParams {  // to[ids[i]] += sum over parts / unit[i]
 // What a path (head/paths.h) does. cudaErrorInvalidValue where a condition does not hold.
 [[nodiscard]] cudaError_t dlogits(const DlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t dlogits_sm90(const DlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t live_dlogits(const DlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t live_dlogits_sm90(
+    const DlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
 // d weight: both operands along rows. d input: a along depth, b along rows.
 [[nodiscard]] cudaError_t store(const StoreParams& p, device::Element type, Along a, cudaStream_t stream);
 [[nodiscard]] cudaError_t store_sm90(const StoreParams& p, device::Element type, Along a, cudaStream_t stream);

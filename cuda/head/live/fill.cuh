@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kFillThreads) q_of_columns(const __grid_consta
   const InLive in(t.picked, t.sketch, v, blocks, InLive::tau_of(t.tau, t.general));
   double bias = 0;
   for (int list = 0; list * kListBlocks < t.blocks; ++list) {
-    const bool dead = there && t.fill && list * kListBlocks < blocks && t.lists.count[list] < v && !in(list, column);
+    const bool dead = there && t.fill && list * kListBlocks < blocks && !in(list, column);
     for (int b = list * kListBlocks; b < min((list + 1) * kListBlocks, t.blocks); ++b) {
       const float q = dead && b < blocks ? in.mass(b, column) : 0;
       if (q != 0) bias += q * t.totals[b];

@@ -21,7 +21,7 @@ struct Partial {  // of some of a row's logits: sum exp(z - max)
 // by much: p is then lost in the others' (sketch.cuh).
 struct SketchParams {
   const float* reference;  // [N], by the product's rows: the estimate
-  uint16_t* sums;          // [blocks, v] bf16; null: no sketch
+  uint16_t* sums;          // [blocks, v] bf16
   int v;                   // of the whole vocabulary
   float* slopes;           // [parts, N] sum exp(z - max) d softcap(x) / dx; null: not wanted
 };
@@ -30,10 +30,10 @@ constexpr int kSketchRows = 128;
 struct StatsParams {
   Product product;  // input linear_weight^T, its span a segment
   Head head;
-  void* partial;   // [parts, N] of Partial, of RowState<float> where every statistic is wanted; scratch
-  float* picked;   // [N, K] logits; nothing is written where there is no pick
-  int first_part;  // where the vocabulary comes in several products: the segments before this one
-  SketchParams sketch = {};
+  void* partial;             // [parts, N] of Partial, of RowState<float> where every statistic is wanted; scratch
+  float* picked;             // [N, K] logits; nothing is written where there is no pick
+  int first_part;            // where the vocabulary comes in several products: the segments before this one
+  SketchParams sketch = {};  // of sketch alone
 };
 
 struct MergeParams {
@@ -88,6 +88,9 @@ struct LossParams {
 // What a path (head/paths.h) does: `full` for every statistic. cudaErrorInvalidValue where a condition does not hold.
 [[nodiscard]] cudaError_t stats(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t stats_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
+// The same, and a sketch.
+[[nodiscard]] cudaError_t sketch(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t sketch_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t merge_stats(const MergeParams& p, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t scale_sketch(const ScaleSketchParams& p, cudaStream_t stream);

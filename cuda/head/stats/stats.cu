@@ -1,7 +1,6 @@
 #include "head/product/launch_mma.h"
 #include "head/stats/loss.cuh"
 #include "head/stats/merge.cuh"
-#include "head/stats/sketch.cuh"
 #include "head/stats/stats.h"
 
 namespace lossk::head {
@@ -14,21 +13,6 @@ cudaError_t merge_stats(const MergeParams& p, bool full, cudaStream_t stream) {
   if (p.head.rows == 0) return cudaSuccess;
   return launch(
       full ? merge_rows<true> : merge_rows<false>, {ceil_div(p.head.rows, kMergeThreads), kMergeThreads, 0, stream}, p);
-}
-
-cudaError_t estimate_lse(const EstimateParams& p, cudaStream_t stream) {
-  if (p.head.rows == 0) return cudaSuccess;
-  return launch(estimates_of_rows, {ceil_div(p.head.rows, kSketchThreads), kSketchThreads, 0, stream}, p);
-}
-
-cudaError_t scale_sketch(const ScaleSketchParams& p, cudaStream_t stream) {
-  const int64_t blocks = int64_t{ceil_div(p.head.rows, kSketchRows)} * ceil_div(p.head.columns, p.segment);
-  if (blocks == 0) return cudaSuccess;
-  if (blocks > INT_MAX) return cudaErrorInvalidValue;
-  constexpr int kBytes = sizeof(float) * kSketchThreads / kWarp;
-  return launch(
-      p.full ? scale_segments<true> : scale_segments<false>, {static_cast<int>(blocks), kSketchThreads, kBytes, stream},
-      p);
 }
 
 cudaError_t sum_loss(const LossParams& p, cudaStream_t stream) {
