@@ -1,7 +1,5 @@
 // What the head's backwards share: their coefficients checked, and the tensors of their gradients.
 #pragma once
-#include <tuple>
-
 #include "head/operands.h"
 
 namespace lossk::head {
@@ -32,6 +30,9 @@ inline Gradients gradient_tensors(
       make(wanted.input, {x.n, x.d}, input_dtype, computed), make(wanted.weight, {x.v, x.d}, weight_dtype, computed),
       make(wanted.bias, {x.v}, ScalarType::Float, false), make(wanted.scale, {x.n}, ScalarType::Float, false)};
 }
+
+// By recomputation, a part of the vocabulary at a time.
+void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, const Gradients& grads);
 
 constexpr int kSpan = 256;  // columns that one block does in order: a multiple of every tile's
 

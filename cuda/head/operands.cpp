@@ -129,9 +129,11 @@ void Operands::lay_out_input(const std::optional<Tensor>& room) {
   input_stride_ = padded();
 }
 
-Matrix Operands::input_by_columns(const float* times) {
-  kept_.push_back(scratch({planes(), n, padded()}, like.scalar_type()));
-  return {gathered(input_, 0, n, head.ids, head.rows_there, times, kept_.back()), d, padded(), int64_t{n} * padded()};
+Matrix Operands::input_by_columns(const float* times, int first, int rows) {
+  if (!multiplied_ || multiplied_->size(0) < rows) multiplied_ = scratch({rows, padded()}, like.scalar_type());
+  const int* ids = head.ids ? head.ids + first : nullptr;
+  const Count count{head.rows_there.there, first};
+  return {gathered(input_, ids ? 0 : first, rows, ids, count, times, *multiplied_), d, padded(), 0};
 }
 
 Matrix Operands::weight(int first, int count) {

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "binding.h"
@@ -35,11 +36,13 @@ class Operands {
   // input, contiguous along D, and the same memory as the operand of d weight.
   Matrix input() const { return {input_data_, n, input_stride_, int64_t{n} * input_stride_}; }
   Matrix input_by_columns() const { return {input_data_, d, input_stride_, int64_t{n} * input_stride_}; }
-  // The same, with each row multiplied; a copy.
-  Matrix input_by_columns(const float* times);
+  // The same, with each row multiplied, in a copy that is good until the next call. float16 alone.
+  Matrix input_by_columns(const float* times) { return input_by_columns(times, 0, n); }
+  Matrix input_by_columns(const float* times, int first, int rows);  // of some rows
 
   // Columns first .. first + count of the vocabulary. Good until the next call, if the weight is laid out anew.
   Matrix weight(int first, int count);
+  bool weight_in_place() const { return weight_ready_; }
   int most_columns(int unit) const;  // of a call to weight, a multiple of `unit`
   // Columns ids[0 .. count) of it, copied to memory for `most` of them. Good until the next call.
   Matrix weight(const int* ids, Count count, int most);
@@ -48,6 +51,11 @@ class Operands {
   Head part(int first, int count) const {
     Head h = head;
     h.first = first, h.columns = count;
+    return h;
+  }
+  Head rows(int first, int count) const {
+    Head h = head;
+    h.rows = count, h.first_row = h.rows_there.before = first;
     return h;
   }
   Tensor scratch(std::vector<int64_t> shape, ScalarType dtype) const {
@@ -71,7 +79,7 @@ class Operands {
   Optional<bool> active_;
   bool weight_ready_;
   std::vector<Tensor> kept_;  // what the pointers point into
-  std::optional<Tensor> weight_part_, weight_columns_;
+  std::optional<Tensor> multiplied_, weight_part_, weight_columns_;
   const void* input_data_ = nullptr;
   int64_t input_stride_ = 0;
 };

@@ -216,7 +216,7 @@ MUTANTS = [
     Mutant("wrong value", LIVE_MMA, _DLOGITS, "if constexpr (!live) g += a[5] * aux;", "g += a[5] * aux;"),
     Mutant("wrong value", LIVE_MMA, _DLOGITS, "sums_[slot][1] += g * slope;", "sums_[slot][1] += g;"),
     Mutant("wrong value", LIVE_STORE, _STORE, "p_.sum_by_ids ? line : own", "own"),
-    Mutant("wrong value", LIVE_SUMS, _SUMS, "p.to[p.ids[own]] += sum;", "p.to[p.ids[own]] = sum;"),
+    Mutant("wrong value", LIVE_SUMS, _SUMS, "p.ids[own] : own] += sum;", "p.ids[own] : own] = sum;"),
     Mutant("wrong value", LIVE_MMA, _HEAD, "*there - before", "*there"),
     # ---- TMA, mbarriers and wgmma
     Mutant("wrong parity", STATS_WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),

@@ -55,14 +55,14 @@ struct UnitParams {
   float* times;  // [N], d weight's unit over the row's: at most 1
 };
 
-// to[j] = sum_i from[i][j] / unit[i], over the planes of dlogits; with ids to[ids[j]] += it.
+// to[ids[j]] += sum_i from[i][j] / unit[i], over the planes of dlogits.
 struct ColumnSumParams {
   const void* from;
   int rows, stride, columns;
   Count count;  // of rows
   const float* unit;
   float* to;
-  const int* ids = nullptr;
+  const int* ids = nullptr;  // null: itself
   Count columns_there = {};
 };
 

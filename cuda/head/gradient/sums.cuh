@@ -73,8 +73,7 @@ __global__ void __launch_bounds__(kSumThreads) sums_of_columns(const __grid_cons
   if (threadIdx.x >= kSumColumns || own >= columns) return;
   float sum = 0;
   for (int w = 0; w < kSumWarps; ++w) sum += shared[w][threadIdx.x];
-  if (p.ids) p.to[p.ids[own]] += sum;
-  else p.to[own] = sum;
+  p.to[p.ids ? p.ids[own] : own] += sum;
 }
 
 __global__ void __launch_bounds__(kSumThreads) sums_of_rows(const __grid_constant__ RowSumParams p) {

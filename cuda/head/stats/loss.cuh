@@ -11,7 +11,7 @@ constexpr int kLossThreads = 512;
 
 __global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_constant__ LossParams p) {
   LOSSK_SHARED(raw);
-  const int64_t n = p.head.rows;
+  const int64_t n = p.n;
   const int rows = p.head.rows_there.of(p.head.rows), k = p.head.picks.count;
   double sum = 0;
   for (int line = threadIdx.x; line < rows; line += kLossThreads) {
@@ -28,7 +28,10 @@ __global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_consta
       if (p.index[row * k + i] != -1) sum -= double{p.pick_coef[row * k + i]} * p.picked[row * k + i];
   }
   sum = sum_block(sum, *reinterpret_cast<SumShared<kLossThreads>*>(raw));
-  if (threadIdx.x == 0) *p.loss = static_cast<float>(sum);
+  if (threadIdx.x != 0) return;
+  if (!p.first) sum += *p.sum;
+  *p.sum = sum;
+  *p.loss = static_cast<float>(sum);
 }
 
 }  // namespace lossk::head

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
     }
   }
 
-  const int64_t row = p.head.id(static_cast<int>(line)), n = p.head.rows;
+  const int64_t row = p.head.id(static_cast<int>(line)), n = p.n;
   const int k = p.head.picks.count;
   const int64_t* index = p.index + row * k;
   float* picked = p.picked + row * k;

@@ -27,6 +27,12 @@ struct SketchParams {
 };
 constexpr int kSketchRows = 128;
 
+// The product's sums, before bias, scale and softcap: [N, stride].
+struct KeptParams {
+  float* raw;
+  int64_t stride;  // a multiple of 2, and of the product's columns at least
+};
+
 struct StatsParams {
   Product product;  // input linear_weight^T, its span a segment
   Head head;
@@ -34,12 +40,14 @@ struct StatsParams {
   float* picked;             // [N, K] logits; nothing is written where there is no pick
   int first_part;            // where the vocabulary comes in several products: the segments before this one
   SketchParams sketch = {};  // of sketch alone
+  KeptParams kept = {};      // of keep_logits alone
 };
 
 struct MergeParams {
-  const void* partial;
+  const void* partial;  // [parts, the head's rows]
   int parts;
   Head head;                      // of the whole vocabulary
+  int n;                          // all rows; the head may have some of them
   const int64_t* index;           // [N, K]
   const double* aux_sum;          // [1]
   float* stats;                   // [12, N] or [3, N]; rows that are not there keep what they have, here and below
@@ -81,15 +89,20 @@ struct LossParams {
   const double* aux_sum;
   Head head;
   bool full;
-  float* loss;      // [1]
+  int n;            // all rows; the head may have some of them
+  bool first;       // of the heads whose rows are summed: nothing is there yet
+  double* sum;      // [1] so far
+  float* loss;      // [1] its value
   float* row_coef;  // [6, N] or [1, N]: what depends on lse; the rest is zero already
 };
 
 // What a path (head/paths.h) does: `full` for every statistic. cudaErrorInvalidValue where a condition does not hold.
 [[nodiscard]] cudaError_t stats(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t stats_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
-// The same, and a sketch.
+// The same, and a sketch; and what the product made, for bf16 and fp16.
 [[nodiscard]] cudaError_t sketch(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t keep_logits(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
+[[nodiscard]] cudaError_t keep_logits_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t sketch_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t merge_stats(const MergeParams& p, bool full, cudaStream_t stream);

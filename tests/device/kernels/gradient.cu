@@ -25,7 +25,8 @@ Gradients run_gradient(
   const Buffer<float> row_sums(size_t(path.parts) * ceil_div(most, 256) * n), unit(p.s.n + 1), times(p.s.n),
       sum(size_t(n) * d);
   const Buffer<T> narrow_input(size_t(n) * d), narrow_weight(size_t(v) * d);
-  const Buffer<float> wide_input(size_t(n) * d), wide_weight(size_t(v) * d), bias(p.s.v);
+  const Buffer<float> wide_input(size_t(n) * d), wide_weight(size_t(v) * d);
+  const Buffer<float> bias(std::vector<float>(v, 0));
   const Buffer<float> scale(std::vector<float>(n, 0));
   const head::Coefs coefs{lse.data(), full ? lse_excl.data() : nullptr, row.data(), pick.data(), n};
   const float* by = x.kType == device::Element::fp16 ? unit.data() : nullptr;

@@ -163,13 +163,17 @@ class HeadOnDevice {
   head::Matrix input() const { return {rows_.data(), s_.n, padded(), int64_t{s_.n} * padded()}; }
   head::Matrix input_by_columns() const { return {rows_.data(), s_.d, padded(), int64_t{s_.n} * padded()}; }
   head::Matrix input_by_columns(const float* times) const {
+    return input_by_columns(times, multiplied_.data(), 0, s_.n);
+  }
+  head::Matrix input_by_columns(const float* times, Element* to, int first, int rows) const {
+    const T* from = input_.data() + (h.ids ? 0 : int64_t{first} * s_.d);
+    const int* ids = h.ids ? h.ids + first : nullptr;
     check(
         head::gather(
-            head::GatherParams{
-                input_.data(), s_.d, h.ids, h.rows_there, times, multiplied_.data(), s_.n, s_.d, padded()},
-            kType, nullptr),
+            head::GatherParams{from, s_.d, ids, {h.rows_there.there, first}, times, to, rows, s_.d, padded()}, kType,
+            nullptr),
         "gather");
-    return {multiplied_.data(), s_.d, padded(), 0};
+    return {to, s_.d, padded(), 0};
   }
   head::Matrix weight(int first, int count) const {
     const bool laid_out = columns_of_weight_.size() > 0;
