@@ -46,7 +46,8 @@ LIVE_MMA = Kernel("head/live/dlogits.cu", ("live_mma_bf16",))
 LIVE_STORE = Kernel("head/gradient/gradient_sm90.cu", ("live_wgmma_bf16",))
 LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))
 LIVE = Kernel("head/live/live.cu", ("live_picks", "live_wgmma_bf16"))
-KERNELS = (LIVE, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
+KEPT = Kernel("head/kept/kept.cu", ("kept_mma_bf16",))
+KERNELS = (LIVE, KEPT, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
 
 
 class Mutant(NamedTuple):
@@ -67,6 +68,7 @@ _STATS, _MERGE, _LOGITS = "head/stats/stats.cuh", "head/stats/merge.cuh", "head/
 _STORE, _DLOGITS, _SUMS = (f"head/gradient/{name}.cuh" for name in ("store", "dlogits", "sums"))
 _SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", "head/head.h"
 _LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns", "fill"))
+_KEEP, _KEPT = "head/kept/keep.cuh", "head/kept/dlogits.cuh"
 _ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
 
@@ -218,6 +220,12 @@ MUTANTS = [
     Mutant("wrong value", LIVE_STORE, _STORE, "p_.sum_by_ids ? line : own", "own"),
     Mutant("wrong value", LIVE_SUMS, _SUMS, "p.ids[own] : own] += sum;", "p.ids[own] : own] = sum;"),
     Mutant("wrong value", LIVE_MMA, _HEAD, "*there - before", "*there"),
+    # ---- kept logits
+    Mutant("overrun", KEPT, _KEEP, "if (line < p_.head.rows_there.of(p_.head.rows)) {", "{"),
+    Mutant("overrun", KEPT, _KEEP, "c < p_.head.columns) *", "c < 2 * p_.head.columns) *"),
+    Mutant("wrong value", KEPT, _KEPT, "column + i / 2 * 8; row", "column + i / 2 * 4; row"),
+    Mutant("unwritten padding", KEPT, _KEPT, "if (first_row >= rows) return;", "if (row >= rows) return;"),
+    Mutant("overrun", KEPT, _KEPT, "row + 8 * slot < rows && ", ""),
     # ---- TMA, mbarriers and wgmma
     Mutant("wrong parity", STATS_WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),
     Mutant("wrong parity", STATS_WGMMA, _RING, "&full[turn.stage], turn.phase)", "&full[turn.stage], turn.phase ^ 1)"),
