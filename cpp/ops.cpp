@@ -18,8 +18,8 @@ STABLE_TORCH_LIBRARY(lossk, m) {
   // stats [12, N]: lse, what its rounding left off, slope, lse_excl, what its left off, mean_logit, entropy, lse2,
   // aux_mean = E_p[aux], aux_logp = sum_v aux_v log p_v (aux absent: ones), max, min; [3, N], the first three, where
   // not full. logits, logp [N, K] at index; argmax [N]. With 0 < tau < 1 backward visits live columns only, chosen by
-  // sketch [blocks, V] bfloat16, the sum of p over each 128 active rows, and slope is E_p[d softcap(x) / dx] where not
-  // full; else 1.
+  // sketch [blocks, V] bfloat16, the sum of p over each 128 active rows (where full, of exp(z - lse_excl) without the
+  // picks), and slope is E_p[d softcap(x) / dx] where not full; else 1.
   m.def(
       "linear_stats(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? index, "
       "Tensor? aux, Tensor? active, float softcap, float margin, bool full, float tau, bool fill) "

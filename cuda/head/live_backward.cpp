@@ -7,6 +7,9 @@ namespace {
 
 using device::Element;
 
+// Of weight gathered at a time: a list of a tenth of a large vocabulary in one piece.
+constexpr int64_t kGatheredBytes = 256 << 20;
+
 // The backward of one call. Lists go in order, each in parts that fit the workspace: their weight is gathered, and a
 // gradient's element is summed by one block at a time. How long a list is the device alone knows: what is launched is
 // for all of the vocabulary, and ends at once where there is nothing.
@@ -84,7 +87,7 @@ class LiveBackward {
   // The live part of every gradient.
   void visit(const Tensor& input_sum, const Tensor& weight_sum) {
     const int64_t fit = kWorkspaceBytes / (2 * int64_t{x_.planes()} * kListRows) / kSpan * kSpan;
-    const int most = static_cast<int>(std::clamp<int64_t>(fit, kSpan, x_.most_copied_columns(kSpan)));
+    const int most = static_cast<int>(std::clamp<int64_t>(fit, kSpan, x_.most_copied_columns(kSpan, kGatheredBytes)));
     const int tall = std::min(kListRows, x_.n);
     const bool by_units = x_.type == Element::fp16;
     Tensor out = x_.scratch({x_.planes(), tall, most}, by_units ? ScalarType::Half : ScalarType::BFloat16);

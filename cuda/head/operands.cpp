@@ -151,12 +151,12 @@ Matrix Operands::weight(const int* ids, Count count, int most) {
 }
 
 int Operands::most_columns(int unit) const {
-  return weight_ready_ ? std::max(unit, round_up(v, unit)) : most_copied_columns(unit);
+  return weight_ready_ ? std::max(unit, round_up(v, unit)) : most_copied_columns(unit, kWorkspaceBytes);
 }
 
-int Operands::most_copied_columns(int unit) const {
+int Operands::most_copied_columns(int unit, int64_t bytes) const {
   const int all = std::max(unit, round_up(v, unit));
-  const int64_t fit = kWorkspaceBytes / (2 * int64_t{planes()} * std::max(padded(), 8)) / unit * unit;
+  const int64_t fit = bytes / (2 * int64_t{planes()} * std::max(padded(), 8)) / unit * unit;
   return static_cast<int>(std::clamp<int64_t>(fit, unit, all));
 }
 

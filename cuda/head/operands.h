@@ -46,7 +46,7 @@ class Operands {
   int most_columns(int unit) const;  // of a call to weight, a multiple of `unit`
   // Columns ids[0 .. count) of it, copied to memory for `most` of them. Good until the next call.
   Matrix weight(const int* ids, Count count, int most);
-  int most_copied_columns(int unit) const;
+  int most_copied_columns(int unit, int64_t bytes) const;
 
   Head part(int first, int count) const {
     Head h = head;

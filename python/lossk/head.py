@@ -116,7 +116,8 @@ def linear_cross_entropy(
     tau 1 + 3 x the live share. On a GPU all of them are four, and the rows that count are copied once; a weight in
     bfloat16 or float16 with contiguous rows of a multiple of 8 features is read in place, other sizes through copies of
     64 MiB at a time, other strides through one copy; float32 takes six products of bfloat16 for each; with tau a column
-    is visited for 1024 tokens together, and d weight is summed in float32, all of it.
+    is visited for 1024 tokens together, through copies of 256 MiB at a time, and d weight is summed in float32, all of
+    it.
 
     Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and targets out of range (on a GPU those
     make the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for the error and its synchronisation);

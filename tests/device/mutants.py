@@ -47,6 +47,8 @@ LIVE_STORE = Kernel("head/gradient/gradient_sm90.cu", ("live_wgmma_bf16",))
 LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))
 LIVE = Kernel("head/live/live.cu", ("live_picks", "live_wgmma_bf16"))
 KEPT = Kernel("head/kept/kept.cu", ("kept_mma_bf16",))
+KEPT_WGMMA = Kernel("head/kept/kept_sm90.cu", ("kept_wgmma_bf16",))
+LIVE_WGMMA = Kernel("head/live/dlogits_sm90.cu", ("live_wgmma_bf16",))
 KERNELS = (LIVE, KEPT, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
 
 
@@ -215,14 +217,14 @@ MUTANTS = [
     Mutant("wrong value", LIVE, _FILL, "dot += static_cast<float>(missing * p.bias[block]);", ";"),
     Mutant("unwritten parts", LIVE, _FILL, "part < parts;", "part < p.parts;"),
     Mutant("off-by-one tail", LIVE, _FILL, "if (line >= rows) return;", "if (line + 1 >= rows) return;"),
-    Mutant("wrong value", LIVE_MMA, _DLOGITS, "if constexpr (!live) g += a[5] * aux;", "g += a[5] * aux;"),
+    Mutant("wrong value", LIVE_WGMMA, _DLOGITS, "if constexpr (!live) g += a[5] * aux;", "g += a[5] * aux;"),
     Mutant("wrong value", LIVE_MMA, _DLOGITS, "sums_[slot][1] += g * slope;", "sums_[slot][1] += g;"),
     Mutant("wrong value", LIVE_STORE, _STORE, "p_.sum_by_ids ? line : own", "own"),
     Mutant("wrong value", LIVE_SUMS, _SUMS, "p.ids[own] : own] += sum;", "p.ids[own] : own] = sum;"),
     Mutant("wrong value", LIVE_MMA, _HEAD, "*there - before", "*there"),
     # ---- kept logits
     Mutant("overrun", KEPT, _KEEP, "if (line < p_.head.rows_there.of(p_.head.rows)) {", "{"),
-    Mutant("overrun", KEPT, _KEEP, "c < p_.head.columns) *", "c < 2 * p_.head.columns) *"),
+    Mutant("overrun", KEPT_WGMMA, _KEEP, "c < p_.head.columns) *", "c < 2 * p_.head.columns) *"),
     Mutant("wrong value", KEPT, _KEPT, "column + i / 2 * 8; row", "column + i / 2 * 4; row"),
     Mutant("unwritten padding", KEPT, _KEPT, "if (first_row >= rows) return;", "if (row >= rows) return;"),
     Mutant("overrun", KEPT, _KEPT, "row + 8 * slot < rows && ", ""),

@@ -54,10 +54,12 @@ __global__ void __launch_bounds__(kFillThreads) missing_of_rows(const __grid_con
 
 LOSSK_DEVICE float row_scale(const TermParams& p, int line) { return p.head.scale ? p.head.scale[p.head.id(line)] : 1; }
 
-// 0 for a block without dead columns, which has no term.
+// 0 for a block without dead columns, which has no term, or with so little mass there that q would be rounded to 0:
+// what is missing is then the rounding of its total, and over the mass it would be anything.
+template <class T>
 LOSSK_DEVICE float over_mass(const TermParams& p, int block) {
   const double mass = p.mass[block];
-  return mass > 0 ? static_cast<float>(1 / mass) : 0;
+  return mass > (std::is_same_v<T, Fp16> ? 1e-10 : 1e-30) ? static_cast<float>(1 / mass) : 0;
 }
 
 // A block of threads for each block of rows and each 256 of their features: s_i c_i input_i, summed over the rows.
@@ -78,7 +80,7 @@ __global__ void __launch_bounds__(kFillThreads) sums_of_blocks(const __grid_cons
       x += widen<T>(static_cast<const uint16_t*>(p.input)[(int64_t{k} * p.head.rows + line) * p.input_stride + column]);
     term += missing * x, dense += of_dense * x;
   }
-  const float share = first < rows ? over_mass(p, block) : 0;
+  const float share = first < rows ? over_mass<T>(p, block) : 0;
   if (column < p.d) {
     p.c[int64_t{block} * p.d + column] = share * term;
     p.dense_parts[int64_t{block} * p.d + column] = dense;
@@ -117,8 +119,9 @@ __global__ void __launch_bounds__(kUnitThreads) units_of_terms(const __grid_cons
       aux = maximum(aux, fabsf(p.head.aux[v]));
     dense = kLargestFactor / fmaxf(block_reduce(aux, Max(), scratch), 1e-30f);
     float most = 0;
-    for (int64_t i = threadIdx.x; i < int64_t{p.terms} * p.d; i += kUnitThreads)
-      most = maximum(most, fabsf(p.c[i]) * (i / p.d < p.blocks ? 1 : kMassUnit / dense));
+    for (int term = 0; term < p.terms; ++term)
+      for (int column = threadIdx.x; column < p.d; column += kUnitThreads)
+        most = maximum(most, fabsf(p.c[int64_t{term} * p.d + column]) * (term < p.blocks ? 1 : kMassUnit / dense));
     unit = kLargestFactor / fmaxf(block_reduce(most, Max(), scratch), 1e-30f);
   }
   if (threadIdx.x == 0) p.units[0] = unit, p.units[1] = dense, p.units[2] = unit * mass_unit<T>();
@@ -184,7 +187,7 @@ __global__ void __launch_bounds__(kFillThreads) finish_rows(const __grid_constan
   if (line >= rows) return;
   const int block = line / kSketchRows;
   const int64_t id = t.head.id(line);
-  const float missing = t.missing[line] * over_mass(t, block), dense = t.dense[line], scale = row_scale(t, line);
+  const float missing = t.missing[line] * over_mass<T>(t, block), dense = t.dense[line], scale = row_scale(t, line);
   const float of_block = missing / mass_unit<T>(), of_dense = t.terms > t.blocks ? dense / t.units[1] : 0;
   float dot = 0;
   for (int column = threadIdx.x; column < t.d; column += kFillThreads) {

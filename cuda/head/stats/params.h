@@ -62,7 +62,7 @@ struct ScaleSketchParams {
   bool full;
   int parts, parts_of_segment, segment;
   Head head;           // of the whole vocabulary
-  const float* stats;  // lse and its rest: [2 or more, N]
+  const float* stats;  // as MergeParams leaves them
   uint16_t* sums;
 };
 

@@ -44,8 +44,9 @@ __global__ void __launch_bounds__(kSketchThreads) scale_segments(const __grid_co
   if (first >= rows) return;
   float right = 0, made = 0;
   if (const int line = first + thread; thread < kSketchRows && line < rows) {
-    const int64_t id = p.head.id(line);
-    const float lse = p.stats[id], low = p.stats[p.head.rows + id];
+    const int64_t id = p.head.id(line), n = p.head.rows;
+    // Without the picks, as the sums are: what is left of a peaked row counts as if it were all.
+    const float lse = p.stats[(full ? 3 : 0) * n + id], low = p.stats[(full ? 4 : 1) * n + id];
     for (int i = 0; i < p.parts_of_segment; ++i) {
       const int64_t at = (int64_t{segment} * p.parts_of_segment + i) * p.head.rows + line;
       float max, sum;

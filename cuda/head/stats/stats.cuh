@@ -113,7 +113,7 @@ class LseEpilogue {
       if constexpr (kSlopes) slope_[slot] = slope_[slot] * rescale(before, found_[slot].max) + slope;
       if constexpr (sketch)  // relative to the same maximum
 #pragma unroll
-        for (int i = 0; i < first; ++i) z(i) *= rescale(before, found_[slot].max);
+        for (int i = 0; i < first; ++i) z(i) = row.there ? z(i) * rescale(before, found_[slot].max) : 0;
     }
   }
 

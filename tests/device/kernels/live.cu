@@ -112,7 +112,8 @@ void check_sketch(const HeadProblem<T>& p, const Sketched& got, bool full, bool 
     for (int64_t c = 0; c < v; ++c) {
       double mass = 0;
       for (size_t i = size_t(b) * kBlock; i < std::min(rows.size(), size_t(b + 1) * kBlock); ++i)
-        if (!full || !p.picks(rows[i], c)) mass += std::exp(p.z[rows[i] * v + c] - p.stats[rows[i]].lse);
+        if (!full) mass += std::exp(p.z[rows[i] * v + c] - p.stats[rows[i]].lse);
+        else if (!p.picks(rows[i], c)) mass += std::exp(p.z[rows[i] * v + c] - p.stats[rows[i]].lse_excl);
       const float is = widen(got.sums[b * v + c]);
       error += std::fabs(is - mass), total += mass, all += is;
     }
