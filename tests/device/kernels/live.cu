@@ -451,8 +451,10 @@ Options without_softcap(Options o, bool full) {
 
 template <class T>
 void check_shapes(const Path& path) {
+  // In a slow build every third, and one of float32, whose kernels are the same.
+  constexpr int kEvery = std::is_same_v<T, float> ? 12 : 3;
   for (int i = 0; i < 12; ++i) {
-    if (LOSSK_SMALL_SHAPES && i % 3 < 2) continue;
+    if (LOSSK_SMALL_SHAPES && i % kEvery != kEvery - 1) continue;
     constexpr int kWhich[] = {0, 1, 2, 3, 2, 4, 5, 0, 4, 1, 3, 5};
     const bool full = i % 2 == 1;
     const Options o = without_softcap(kSome[kWhich[i]], full);
