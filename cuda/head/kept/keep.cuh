@@ -1,6 +1,6 @@
 // Statistics whose epilogue also writes what the product made.
 #pragma once
-#include "head/stats/stats.cuh"
+#include "head/stats/stats.h"
 
 namespace lossk::head {
 
@@ -33,21 +33,14 @@ using KeepAnyLse = KeepEpilogue<AnyLse<T, slots>>;
 template <class T, int slots>
 using KeepFullStats = KeepEpilogue<FullStats<T, slots>>;
 
-template <class Path, class T>
-[[nodiscard]] cudaError_t keep_of(const StatsParams& p, bool full, cudaStream_t stream) {
-  if (full) return Path::template multiply<T, Along::depth, Along::depth, KeepFullStats>(p.product, p, stream);
-  if (p.head.plain()) return Path::template multiply<T, Along::depth, Along::depth, KeepPlainLse>(p.product, p, stream);
-  return Path::template multiply<T, Along::depth, Along::depth, KeepAnyLse>(p.product, p, stream);
-}
-
 template <class Path>
 [[nodiscard]] cudaError_t keep_by(const StatsParams& p, Element type, bool full, cudaStream_t stream) {
   if (p.kept.stride % 2 || p.kept.stride < p.head.columns || reinterpret_cast<uintptr_t>(p.kept.raw) % 8)
     return cudaErrorInvalidValue;
   switch (type) {
-    case Element::bf16: return keep_of<Path, Bf16>(p, full, stream);
+    case Element::bf16: return multiply_logits<Path, Bf16, KeepFullStats, KeepPlainLse, KeepAnyLse>(p, full, stream);
 #ifndef LOSSK_ONLY_BF16
-    case Element::fp16: return keep_of<Path, Fp16>(p, full, stream);
+    case Element::fp16: return multiply_logits<Path, Fp16, KeepFullStats, KeepPlainLse, KeepAnyLse>(p, full, stream);
 #endif
     default: return cudaErrorInvalidValue;
   }
