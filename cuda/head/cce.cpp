@@ -70,8 +70,7 @@ void loss_and_gradient(
   for (int first = 0; first < x.n; first += most) {
     const int rows = std::min(most, x.n - first);
     const Head head = x.rows(first, rows);
-    const Matrix all = x.input();
-    const Matrix input{static_cast<const uint16_t*>(all.data) + first * all.stride, rows, all.stride, 0};
+    const Matrix input = from_line(x.input(), first, rows);
     const KeptParams logits{data<float>(kept), stride};
     x.run(x.path.keep_logits(
         {.product = {input, weight, x.d, segment, head.rows_there},

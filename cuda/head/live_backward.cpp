@@ -107,7 +107,7 @@ class LiveBackward {
       columns.open(ids, t_.lists.count + list, first_row, rows);
       const Count rows_there{x_.head.rows_there.there, first_row};
       const float* by = by_units ? data<float>(unit) + first_row : nullptr;
-      const Matrix input = rows_of(x_.input(), first_row, rows);
+      const Matrix input = from_line(x_.input(), first_row, rows);
       for (int first = 0; first < x_.v; first += most) {
         const Matrix weight = columns.weight(first);
         const Head part = columns.part(first);
@@ -140,7 +140,7 @@ class LiveBackward {
           x_.run(x_.path.store(
               {.product =
                    {{out.data_ptr(), most, most, plane},
-                    columns_of(by_columns, first_row),
+                    from_line(by_columns, first_row, x_.d),
                     rows,
                     kSpan,
                     part.columns_there,
@@ -266,14 +266,6 @@ class LiveBackward {
                .grad_input = grads_.input.data_ptr(),
                .grad_scale = wanted_.scale ? data<float>(grads_.scale) : nullptr},
               x_.type, x_.device.stream));
-  }
-
-  Matrix rows_of(const Matrix& m, int first, int rows) const {
-    return {static_cast<const uint16_t*>(m.data) + first * m.stride, rows, m.stride, m.plane};
-  }
-  // Rows first .. of an operand that is contiguous along its columns.
-  Matrix columns_of(const Matrix& m, int first) const {
-    return {static_cast<const uint16_t*>(m.data) + first * m.stride, m.rows, m.stride, m.plane};
   }
 
   Operands& x_;

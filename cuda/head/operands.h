@@ -14,6 +14,12 @@ namespace lossk::head {
 
 constexpr int64_t kWorkspaceBytes = 64 << 20;  // of dlogits at a time, and of what of the weight is laid out anew
 
+// `rows` of a matrix from line `first` on; of one that is contiguous along its rows, lines are steps of depth.
+inline Matrix from_line(Matrix m, int64_t first, int rows) {
+  m.data = static_cast<const uint16_t*>(m.data) + first * m.stride, m.rows = rows;
+  return m;
+}
+
 class Operands {
  public:
   explicit Operands(const HeadArgs&);

@@ -1,4 +1,5 @@
 #include "device/launch.h"
+#include "head/gradient/gradient.h"
 #include "head/kept/dlogits.cuh"
 #include "head/kept/keep.cuh"
 #include "head/product/launch_mma.h"
@@ -22,9 +23,7 @@ cudaError_t keep_logits(const StatsParams& p, Element type, bool full, cudaStrea
 cudaError_t kept_dlogits(const KeptDlogitsParams& p, Element type, bool full, cudaStream_t stream) {
   const DlogitsParams& d = p.dlogits;
   if (d.head.rows == 0 || d.head.columns == 0) return cudaSuccess;
-  if (d.stride % 8 || d.stride < d.head.columns || reinterpret_cast<uintptr_t>(d.out) % 16 || p.kept.stride % 2 ||
-      p.kept.stride < d.head.columns || (type == Element::fp16) != (d.unit != nullptr))
-    return cudaErrorInvalidValue;
+  if (!valid(d, type) || p.kept.stride % 2 || p.kept.stride < d.head.columns) return cudaErrorInvalidValue;
   const int spans = ceil_div(d.head.columns, kKeptSpan);
   if (spans > 65535) return cudaErrorInvalidValue;
   const Launch l{dim3(ceil_div(d.head.rows, kKeptRows), spans), kKeptThreads, 0, stream};
