@@ -62,10 +62,17 @@ LOSSK_DEVICE float over_mass(const TermParams& p, int block) {
   return mass > (std::is_same_v<T, Fp16> ? 1e-10 : 1e-30) ? static_cast<float>(1 / mass) : 0;
 }
 
+template <class T>
+LOSSK_DEVICE float input_at(const TermParams& p, int line, int column) {
+  float x = 0;
+  for (int k = Planes<T>::planes - 1; k >= 0; --k)
+    x += widen<T>(static_cast<const uint16_t*>(p.input)[(int64_t{k} * p.head.rows + line) * p.input_stride + column]);
+  return x;
+}
+
 // A block of threads for each block of rows and each 256 of their features: s_i c_i input_i, summed over the rows.
 template <class T>
 __global__ void __launch_bounds__(kFillThreads) sums_of_blocks(const __grid_constant__ TermParams p) {
-  constexpr int kPlanes = Planes<T>::planes;
   const int block = blockIdx.x, column = static_cast<int>(blockIdx.y) * kFillThreads + threadIdx.x;
   const int rows = p.head.rows_there.of(p.head.rows), first = block * kSketchRows;
   const int end = min(first + kSketchRows, rows);
@@ -75,9 +82,7 @@ __global__ void __launch_bounds__(kFillThreads) sums_of_blocks(const __grid_cons
     const float by = row_scale(p, line), missing = by * p.missing[line], of_dense = by * p.dense[line];
     total += missing, dense_total += of_dense;
     if (column >= p.d) continue;
-    float x = 0;
-    for (int k = kPlanes - 1; k >= 0; --k)
-      x += widen<T>(static_cast<const uint16_t*>(p.input)[(int64_t{k} * p.head.rows + line) * p.input_stride + column]);
+    const float x = input_at<T>(p, line, column);
     term += missing * x, dense += of_dense * x;
   }
   const float share = first < rows ? over_mass<T>(p, block) : 0;
@@ -193,13 +198,7 @@ __global__ void __launch_bounds__(kFillThreads) finish_rows(const __grid_constan
   for (int column = threadIdx.x; column < t.d; column += kFillThreads) {
     float fill = t.blocks < t.terms ? of_dense * p.mixed[int64_t{t.blocks} * t.d + column] : 0;
     if (missing != 0) fill += of_block * p.mixed[int64_t{block} * t.d + column];
-    if (p.grad_scale) {
-      float x = 0;
-      for (int k = kPlanes - 1; k >= 0; --k)
-        x += widen<T>(
-            static_cast<const uint16_t*>(t.input)[(int64_t{k} * t.head.rows + line) * t.input_stride + column]);
-      dot += fill * x;
-    }
+    if (p.grad_scale) dot += fill * input_at<T>(t, line, column);
     if (!p.sum) continue;
     const float x = p.sum[int64_t{line} * t.d + column] + scale * fill;
     if constexpr (kPlanes > 1) static_cast<float*>(p.grad_input)[id * t.d + column] = x;
