@@ -34,14 +34,14 @@ class Kernel(NamedTuple):
 
 
 STATS_MMA = Kernel("head/stats/stats.cu", ("stats_mma_bank_conflicts", "stats_mma_edges", "stats_mma_bf16"))
-STATS_WGMMA = Kernel("head/stats/stats_sm90.cu", ("stats_wgmma_edges", "stats_wgmma_bf16"))
+STATS_WGMMA = Kernel("head/stats/stats_sm90.cu", ("stats_wgmma_edges", "stats_wgmma_turns", "stats_wgmma_bf16"))
 GRADIENT_MMA = Kernel(
     "head/gradient/gradient.cu", ("gradient_mma_bank_conflicts", "gradient_mma_edges", "gradient_mma_bf16")
 )
 GRADIENT_WGMMA = Kernel("head/gradient/gradient_sm90.cu", ("gradient_wgmma_edges", "gradient_wgmma_bf16"))
 ROWS = Kernel("head/rows/rows.cu", ("stats_wgmma_edges", "stats_wgmma_bf16", "gradient_wgmma_fp16"))
 SKETCH_MMA = Kernel("head/stats/sketch.cu", ("live_mma_bf16",))
-SKETCH_WGMMA = Kernel("head/stats/sketch_sm90.cu", ("live_wgmma_bf16",))
+SKETCH_WGMMA = Kernel("head/stats/sketch_sm90.cu", ("live_wgmma_turns", "live_wgmma_bf16"))
 LIVE_MMA = Kernel("head/live/dlogits.cu", ("live_mma_bf16",))
 LIVE_STORE = Kernel("head/gradient/gradient_sm90.cu", ("live_wgmma_bf16",))
 LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))
@@ -72,6 +72,7 @@ _SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", 
 _LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns", "fill"))
 _KEEP, _KEPT = "head/kept/keep.cuh", "head/kept/dlogits.cuh"
 _ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
+_TURN = "if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
 
 MUTANTS = [
@@ -185,8 +186,16 @@ MUTANTS = [
     Mutant("wrong value", ROWS, _ROWS, "if (t == thread) place = total;", "if (t == thread) place = 0;"),
     Mutant("wrong value", ROWS, _ROWS, "p.times[row] * widen", "widen"),
     # ---- live columns
-    Mutant("missing barrier", SKETCH_MMA, _COLUMNS, "  sync();\n", ""),
-    Mutant("missing barrier", SKETCH_WGMMA, _WGMMA, "        meet();\n", ""),
+    Mutant("missing barrier", SKETCH_MMA, _MMA, "        sync_block();\n        sum_parts", "        sum_parts"),
+    Mutant("missing barrier", SKETCH_WGMMA, _WGMMA, "if (leads) barrier_sync(kSumsRead, C::kMultiplyThreads);", ""),
+    Mutant(
+        "missing barrier",
+        SKETCH_WGMMA,
+        _WGMMA,
+        "barrier_sync(kSumsMade, C::kMultiplyThreads);",
+        "barrier_arrive(kSumsMade, C::kMultiplyThreads);",
+    ),
+    Mutant("missing barrier", SKETCH_WGMMA, _WGMMA, "barrier_sync(kFollower, kWarpgroup);", ""),
     Mutant(
         "wrong layout", SKETCH_WGMMA, _COLUMNS, "give = upper ? z(even) : z(odd)", "give = upper ? z(odd) : z(even)"
     ),
@@ -238,6 +247,8 @@ MUTANTS = [
     Mutant("missing fence", STATS_WGMMA, _RING, "fence_mbarrier_init();", ""),
     Mutant("missing fence", STATS_WGMMA, _WGMMA, "wgmma_fence();", ""),
     Mutant("missing barrier", STATS_WGMMA, _WGMMA, "  sync_block();\n", ""),
+    Mutant("no turn", STATS_WGMMA, _WGMMA, _TURN, ""),
+    Mutant("no turn", STATS_WGMMA, _WGMMA, "takes_turns = steps >= C::kStages", "takes_turns = true"),
     Mutant("missing wait", STATS_WGMMA, _WGMMA, "shared.ring.wait_full(turn);", ""),
     Mutant("missing wait", STATS_WGMMA, _RING, "mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);", ""),
     Mutant("missing wait", STATS_WGMMA, _WGMMA, "wgmma_wait<0>();", ""),

@@ -9,7 +9,8 @@ using namespace device;
 
 template <class Config>
 struct ColumnSums {
-  float parts[Config::kRowParts][Config::kColumns];
+  static constexpr int kParts = Config::kRowParts, kColumns = Config::kColumns;
+  float parts[kParts][kColumns];
 };
 template <class Config, class Epilogue>
 constexpr int kColumnSumBytes = Epilogue::kSumsColumns ? sizeof(ColumnSums<Config>) : 0;
@@ -34,13 +35,9 @@ LOSSK_DEVICE int share_columns(const Z& z) {
   }
 }
 
-// By all threads that multiply, thread `thread` of Config::kMultiplyThreads. `part`: of the tile's rows, which the warp
-// has; `column`: of z(slot, 0), in the tile. What z gives is lost. The caller lets nobody begin the next tile's before
-// all are done.
-template <class Config, int slots, int count, class Epilogue, class Row, class Z, class Sync>
-LOSSK_DEVICE void sum_columns(
-    Epilogue& epilogue, ColumnSums<Config>& shared, int part, int thread, int first_row, int first_column, int column,
-    const Row& row_of, const Z& z, const Sync& sync) {
+// By every warp that multiplies, into its part. `column`: of z(slot, 0), in the tile. What z gives is lost.
+template <int slots, int count, class Epilogue, class Row, class Z>
+LOSSK_DEVICE void sum_rows(Epilogue& epilogue, float* part, int column, const Row& row_of, const Z& z) {
   const float weight = epilogue.weight(0, row_of(0));
 #pragma unroll
   for (int i = 0; i < count; ++i) z(0, i) *= weight;
@@ -52,12 +49,16 @@ LOSSK_DEVICE void sum_columns(
   }
   const int group = share_columns<count>([&](int i) -> float& { return z(0, i); });
 #pragma unroll
-  for (int i = 0; i < count / 8; ++i) shared.parts[part][column + 8 * (8 * (i / 2) + group) + i % 2] = z(0, i);
-  sync();
-  for (int c = thread; c < Config::kColumns; c += Config::kMultiplyThreads) {
+  for (int i = 0; i < count / 8; ++i) part[column + 8 * (8 * (i / 2) + group) + i % 2] = z(0, i);
+}
+
+// By `threads` of them, when all parts are there. Nobody may begin the next tile's before all these are done.
+template <int threads, class Sums, class Epilogue>
+LOSSK_DEVICE void sum_parts(Epilogue& epilogue, const Sums& sums, int thread, int first_row, int first_column) {
+  for (int c = thread; c < Sums::kColumns; c += threads) {
     float sum = 0;
 #pragma unroll
-    for (int k = 0; k < Config::kRowParts; ++k) sum += shared.parts[k][c];
+    for (int k = 0; k < Sums::kParts; ++k) sum += sums.parts[k][c];
     epilogue.column(first_row, first_column + c, sum);
   }
 }

@@ -27,7 +27,6 @@ struct MmaTiles {
   static constexpr int kMinBlocks = min_blocks;
   static constexpr int kParts = kColumns / kWarpColumns;  // threads that have some of a row's columns
   static constexpr int kRowParts = kRows / kWarpRows;     // warps that have some of a column's rows
-  static constexpr int kMultiplyThreads = kThreads;
 
   struct Shared {
     unsigned char a[kStages][kRows * kLineBytes];
@@ -50,6 +49,10 @@ struct WgmmaTiles {
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
   static_assert(128 * (kProducerRegisters + kConsumers * kConsumerRegisters) <= 64 * 1024);
   static constexpr int kParts = 1, kRowParts = kRows / 16;
+  // How many stages one warpgroup is ahead of the other: that much multiplying covers the first one's epilogue (the
+  // other's is covered by the first one's next tile); as many stages are left to be loaded in time.
+  static constexpr int kLead = kStages / 2;
+  static_assert(kLead > 0 && kLead < kStages);
   static constexpr int kMultiplyThreads = 128 * kConsumers;
 
   struct Shared {

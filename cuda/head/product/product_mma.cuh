@@ -149,11 +149,15 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
       for (int slot = 0; slot < 2 * kHigh; ++slot)
         epilogue.template add<2 * kWide>(
             slot, row_of(slot), column, [&](int z) -> float& { return d[slot / 2][z / 2][slot % 2 * 2 + z % 2]; });
-      if constexpr (Epilogue<T, 1>::kSumsColumns)  // the next step's barrier keeps the next tile's away
-        sum_columns<C, 2 * kHigh, 2 * kWide>(
-            epilogue, *reinterpret_cast<ColumnSums<C>*>(&shared + 1), warp_row / C::kWarpRows, threadIdx.x, first_row,
-            tile_column, warp_column + lane % 4 * 2, row_of,
-            [&](int slot, int z) -> float& { return d[slot / 2][z / 2][slot % 2 * 2 + z % 2]; }, sync_block);
+      if constexpr (Epilogue<T, 1>::kSumsColumns) {
+        auto& sums = *reinterpret_cast<ColumnSums<C>*>(&shared + 1);
+        sum_rows<2 * kHigh, 2 * kWide>(
+            epilogue, sums.parts[warp_row / C::kWarpRows], warp_column + lane % 4 * 2, row_of,
+            [&](int slot, int z) -> float& { return d[slot / 2][z / 2][slot % 2 * 2 + z % 2]; });
+        sync_block();
+        sum_parts<C::kThreads>(epilogue, sums, threadIdx.x, first_row, tile_column);
+        // The next step's barrier keeps the next tile's away.
+      }
 #pragma unroll
       for (int i = 0; i < kHigh * kWide * 4; ++i) d[i / (kWide * 4)][i / 4 % kWide][i % 4] = 0;
     }

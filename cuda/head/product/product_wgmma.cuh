@@ -37,7 +37,8 @@ LOSSK_DEVICE uint64_t descriptor(uint32_t tile, int row, int depth) {
       tile + row / kPanelRows * kPanelBytes + depth * kLineBytes, kPanelBytes, 8 * kLineBytes, kSwizzle);
 }
 
-constexpr int kColumnBarrier = 1;
+// Named barriers of the multiplying warpgroups, of which the first leads and the second follows.
+constexpr int kTurn = 1, kSumsMade = 2, kSumsRead = 3, kFollower = 4;
 
 template <class Epilogue>
 using WgmmaConfigOf = std::conditional_t<Epilogue::kManyRegisters, WgmmaNarrowConfig, WgmmaConfig>;
@@ -81,6 +82,11 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
 
   increase_registers<C::kConsumerRegisters>();
   const int lane = threadIdx.x % 32, own_row = 64 * (warpgroup - 1), steps = P::terms * ceil_div(depth, kDepth);
+  // One warpgroup's epilogue runs while the other multiplies. Trap: with fewer steps the leader could come to the next
+  // turn before this one is taken, for nothing but the ring holds it back.
+  const bool leads = warpgroup == 1, takes_turns = steps >= C::kStages;
+  constexpr bool kSumsColumns = Epilogue<T, 1>::kSumsColumns;
+  if (kSumsColumns && !leads) barrier_arrive(kSumsRead, C::kMultiplyThreads);
   for (PersistentTiles work(order); work; ++work) {
     const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, columns);
     const int row = (*work).row * C::kRows + own_row + threadIdx.x % kWarpgroup / 32 * 16 + lane / 4;  // and 8 below
@@ -91,7 +97,9 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
     for (int column = first_column; column < end_column; column += C::kColumns) {
       // Trap: if the first product were to overwrite them instead, ptxas would wait for every stage's products (C7517).
       float d[C::kColumns / 2] = {};
+      if (takes_turns && !leads) barrier_sync(kTurn, C::kMultiplyThreads);
       for (int step = 0; step < steps; ++step, ++turn) {
+        if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);
         shared.ring.wait_full(turn);
         const uint32_t a = shared_address(shared.a[turn.stage]), b = shared_address(shared.b[turn.stage]);
         keep(d);
@@ -115,14 +123,21 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
         epilogue.template add<C::kColumns / 4>(slot, row + 8 * slot, column + lane % 4 * 2, [&](int z) -> float& {
           return d[z / 2 * 4 + 2 * slot + z % 2];
         });
-      if constexpr (Epilogue<T, 1>::kSumsColumns) {
-        const auto meet = [] { barrier_sync(kColumnBarrier, C::kMultiplyThreads); };
-        const int thread = threadIdx.x - kWarpgroup;
-        sum_columns<C, 2, C::kColumns / 4>(
-            epilogue, *reinterpret_cast<ColumnSums<C>*>(&shared + 1), thread / kWarp, thread, (*work).row * C::kRows,
-            column, lane % 4 * 2, [&](int slot) { return row + 8 * slot; },
-            [&](int slot, int z) -> float& { return d[z / 2 * 4 + 2 * slot + z % 2]; }, meet);
-        meet();
+      if constexpr (kSumsColumns) {
+        auto& sums = *reinterpret_cast<ColumnSums<C>*>(&shared + 1);
+        if (leads) barrier_sync(kSumsRead, C::kMultiplyThreads);
+        sum_rows<2, C::kColumns / 4>(
+            epilogue, sums.parts[threadIdx.x / kWarp - kWarpgroup / kWarp], lane % 4 * 2,
+            [&](int slot) { return row + 8 * slot; },
+            [&](int slot, int z) -> float& { return d[z / 2 * 4 + 2 * slot + z % 2]; });
+        if (leads) {
+          barrier_arrive(kSumsMade, C::kMultiplyThreads);
+        } else {
+          barrier_sync(kSumsMade, C::kMultiplyThreads);
+          sum_parts<kWarpgroup>(epilogue, sums, threadIdx.x % kWarpgroup, (*work).row * C::kRows, column);
+          barrier_sync(kFollower, kWarpgroup);
+          barrier_arrive(kSumsRead, C::kMultiplyThreads);
+        }
       }
     }
 #pragma unroll

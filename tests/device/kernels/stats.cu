@@ -177,6 +177,11 @@ LOSSK_TEST(stats_mma_bank_conflicts) {
 #endif
 
 #if LOSSK_TEST_SM90
+// Several tiles a block, of more steps than there are stages: warpgroups take turns.
+LOSSK_TEST(stats_wgmma_turns) {
+  check_stats<Bf16>(head::kWgmma, {70, 1100, 392}, kPlain, false);
+  check_stats<Bf16>(head::kWgmma, {70, 1100, 392}, kPlain, true);
+}
 LOSSK_TEST(stats_wgmma_bf16) { check_shapes<Bf16>(head::kWgmma); }
 LOSSK_TEST(stats_wgmma_fp16) { check_shapes<Fp16>(head::kWgmma); }
 LOSSK_TEST(stats_wgmma_fp32) { check_shapes<float>(head::kWgmma); }
