@@ -3,7 +3,8 @@
 from . import nn
 from ._library import build_info
 from ._live import LiveReport, live_report
-from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats
+from .head import linear_cross_entropy
+from .stats import LogP, Stats, linear_logp, linear_stats
 
 __version__ = build_info()["version"]
 

@@ -1,0 +1,69 @@
+"""What every head takes, checked, as the ops take it."""
+
+from typing import NamedTuple
+
+import torch
+
+from . import _check
+from ._head_ops import acc_dtype
+
+
+class Head(NamedTuple):
+    """Checked arguments as the ops take them: rows flattened, float32 (float64) beside the two matrices."""
+
+    input: torch.Tensor
+    linear_weight: torch.Tensor
+    linear_bias: torch.Tensor | None
+    scale: torch.Tensor | None
+    softcap: float
+    acc: torch.dtype
+    shape: torch.Size  # of the rows
+
+
+def head(op, input, linear_weight, linear_bias, scale, softcap, scale_name="scale"):
+    device = input.device.type if isinstance(input, torch.Tensor) else "meta"
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        cast = lambda x: x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype in _check.FLOATS[:3] else x  # noqa: E731
+        input, linear_weight = cast(input), cast(linear_weight)
+    _check.head(op, input, linear_weight, linear_bias)
+    _check.softcap(op, softcap)
+    shape, acc = input.shape[:-1], acc_dtype(input)
+    if isinstance(scale, torch.Tensor):
+        _check.floats(op, scale_name, scale, shape, input)
+        scale = scale.to(acc).reshape(-1)
+    else:
+        _check.number(op, "scale", scale, expected="a finite number or a Tensor")
+        scale = None if scale == 1 else input.new_full((shape.numel(),), scale, dtype=acc)
+    bias = None if linear_bias is None else linear_bias.to(acc)
+    return Head(
+        input.reshape(shape.numel(), input.shape[-1]), linear_weight, bias, scale, float(softcap or 0), acc, shape
+    )
+
+
+def targets(op, h, vocab, target, soft_target, ignore_index, margin):
+    """Picked columns [N, K] (-1: none) and their shares of the target distribution."""
+    if (target is None) == (soft_target is None):
+        raise ValueError(f"{op}: exactly one of target and soft_target must be given")
+    if soft_target is None:
+        _check.integers(op, "target", target, h.shape, h.input)
+        _check.in_vocab(op, "target", target, vocab, ignore_index)
+        index = target.reshape(-1, 1).long()
+        share = index.new_ones(index.shape, dtype=h.acc)
+    else:
+        if margin:
+            raise ValueError(f"{op}: margin must be 0 with soft_target, which has no single target, got {margin}")
+        if not isinstance(soft_target, (tuple, list)) or len(soft_target) != 2:
+            raise TypeError(f"{op}: soft_target must be a pair (indices, weights), got {type(soft_target).__name__}")
+        indices, weights = soft_target
+        _check.tensor(op, "soft_target indices", indices)
+        shape = (*h.shape, indices.shape[-1] if indices.dim() else 1)
+        _check.integers(op, "soft_target indices", indices, shape, h.input)
+        _check.floats(op, "soft_target weights", weights, shape, h.input)
+        _check.in_vocab(op, "soft_target indices", indices, vocab, ignore_index)
+        flat = (h.shape.numel(), shape[-1])
+        index, share = indices.reshape(flat).long(), weights.reshape(flat).to(h.acc)
+    ignored = index == ignore_index
+    if index.device.type != "cpu":  # in_vocab has not looked: what is below 0 must not pass for absent
+        index = torch.where(index < 0, vocab, index)
+    return torch.where(ignored, -1, index), torch.where(ignored, 0, share)
