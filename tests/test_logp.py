@@ -3,10 +3,20 @@
 import math
 from functools import partial
 
+import lossk
 import pytest
 import torch
-from lossk import linear_cross_entropy, linear_logp, reference
-from problem import DTYPES, FLOAT32_AND_HALVES, assert_matches, each_dtype, each_shape, random_problem
+from lossk import LogP, linear_cross_entropy, linear_logp, reference
+from problem import (
+    DTYPES,
+    FLOAT32_AND_HALVES,
+    SURE_FLOOR,
+    assert_matches,
+    each_dtype,
+    each_shape,
+    random_problem,
+)
+from tolerance import assert_identical, relative_error
 
 TEMPERATURES = [None, 0.7, "per token"]
 each_temperature = pytest.mark.parametrize("temperature", TEMPERATURES, ids=str)
@@ -78,6 +88,98 @@ def test_leading_dimensions(device):
     assert all(x.shape == (4, 15) for name, x in check(p).items() if not name.startswith("grad"))
 
 
+# ---- saved values ----------------------------------------------------------------------------------------------------
+
+
+def saved_logp(**arguments):
+    with torch.no_grad():
+        saved = linear_logp(**arguments)
+    return linear_logp(**arguments, saved=saved)
+
+
+@each_dtype()
+@pytest.mark.parametrize("kind", ["plain", "peaked", "flat"])
+@pytest.mark.parametrize("option", [{}, dict(bias=True, softcap=3.0)], ids=["plain", "options"])
+def test_saved_values_have_the_gradients_of_new_ones(option, kind, dtype, device):
+    p = random_problem(129, 259, 300, dtype, kind=kind, device=device, **option)
+    assert_matches(p, saved_logp, reference.linear_logp, floor=SURE_FLOOR if kind == "peaked" else None)
+
+
+@pytest.mark.float64
+def test_gradcheck_of_saved_values(device):
+    p = random_problem(6, 23, 4, torch.float64, device=device, bias=True, ignored=0.3)
+    target = p.tensors.pop("target")
+    temperature = torch.rand(6, dtype=torch.float64, device=device) + 0.5
+
+    def f(input, linear_weight, linear_bias, temperature):
+        return tuple(
+            saved_logp(
+                input=input,
+                linear_weight=linear_weight,
+                target=target,
+                linear_bias=linear_bias,
+                temperature=temperature,
+            )
+        )
+
+    assert torch.autograd.gradcheck(f, [x.requires_grad_() for x in (*p.tensors.values(), temperature)])
+
+
+@pytest.mark.parametrize("used", ["logp", "entropy", "lse"])
+def test_one_saved_value_alone(used, device):
+    p = random_problem(60, 203, 40, device=device)
+    only = [
+        lambda head=head, **arguments: getattr(head(**arguments), used)
+        for head in (saved_logp, linear_logp, reference.linear_logp)
+    ]
+    assert_matches(p, only[0], only[2])
+    ours, plain = p.gradients(only[0]), p.gradients(only[1])
+    assert_identical(ours["loss"], plain["loss"])
+
+
+def test_a_selection_of_tokens(device):
+    p = random_problem(400, 203, 40, device=device).leaves()
+    x, weight, target = (p.tensors[k] for k in ("input", "linear_weight", "target"))
+    with torch.no_grad():
+        everything = linear_logp(x, weight, target)
+    keep = everything.logp < everything.logp.median()
+    saved = LogP(*(s[keep] for s in everything))
+    kept = linear_logp(x[keep], weight, target[keep], saved=saved)
+    new = linear_logp(x[keep], weight, target[keep])
+    for ours, theirs in zip(kept, new, strict=True):
+        assert_identical(ours, theirs)
+    got, want = (torch.autograd.grad(-out.logp.mean(), [x, weight]) for out in (kept, new))
+    for g, w in zip(got, want, strict=True):
+        assert relative_error(g.double(), w.double()) < 1e-6
+
+
+def test_saved_values_are_not_computed_again(device):
+    p = random_problem(60, 203, 40, device=device)
+    with torch.no_grad():
+        saved = linear_logp(**p.arguments())
+    wrong = LogP(saved.logp + 1, saved.entropy, saved.lse)
+    assert_identical(
+        linear_logp(**p.arguments(), saved=wrong).logp, torch.where(p.tensors["target"] >= 0, wrong.logp, 0)
+    )
+
+
+# ---- live columns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tau", [2**-8, 2**-12])
+def test_live_columns(tau, device):
+    p = random_problem(300, 1003, 40, kind="peaked", device=device)
+    exact, live = (p.with_(tau=t, temperature=0.1).gradients(linear_logp) for t in (None, tau))
+    for name, x in exact.items():
+        if not name.startswith("grad"):
+            assert_identical(live[name], x)
+        else:
+            assert 0 < relative_error(live[name].double(), x.double()) < 0.02, name
+    with torch.no_grad(), lossk.live_report() as reports:
+        linear_logp(**p.with_(tau=tau, temperature=0.1).arguments())
+    assert not reports
+
+
 def test_compiles(device):
     p = random_problem(60, 203, 40, device=device)
     compiled = torch.compile(partial(linear_logp, temperature=0.7), fullgraph=True, backend="aot_eager")
@@ -97,6 +199,12 @@ def test_compiles(device):
         (dict(target=torch.ones(6)), TypeError, "target"),
         (dict(target=torch.ones(5).long()), ValueError, "target"),
         (dict(softcap=-1.0), ValueError, "softcap"),
+        (dict(tau=1.0), ValueError, "tau"),
+        (dict(tau=0.1, softcap=3.0), ValueError, "tau"),
+        (dict(tau=0.1, saved=LogP(*torch.zeros(3, 6))), ValueError, "tau"),
+        (dict(saved=torch.zeros(6)), TypeError, "saved"),
+        (dict(saved=LogP(*torch.zeros(3, 5))), ValueError, "saved logp"),
+        (dict(saved=LogP(*torch.zeros(3, 6).long())), TypeError, "saved logp"),
         (dict(linear_weight=torch.randn(33, 9)), ValueError, "linear_weight"),
     ],
 )

@@ -14,7 +14,7 @@ from problem import (
     each_shape,
     random_stats_problem,
 )
-from tolerance import assert_identical
+from tolerance import assert_identical, relative_error
 
 each_stat = pytest.mark.parametrize("name", SMOOTH_STATS)
 
@@ -102,6 +102,18 @@ def test_unused_statistics_cost_nothing_to_the_others(device):
     generator = torch.Generator().manual_seed(60)
     s.entropy.backward(torch.empty(60).uniform_(0.5, 1.5, generator=generator).to(s.entropy))
     assert_identical(leaves.tensors["linear_weight"].grad, alone["grad of linear_weight"])
+
+
+@pytest.mark.parametrize("want", [("lse", "logits"), SMOOTH_STATS], ids=["few", "all"])
+def test_live_columns(want, device):
+    p = random_stats_problem(300, 1003, 40, device=device, scale=10.0)
+    head = partial(linear_stats, want=want)
+    exact, live = p.gradients(head), p.with_(tau=2**-8).gradients(head)
+    for name, x in exact.items():
+        if name.startswith("grad"):
+            assert 0 < relative_error(live[name].double(), x.double()) < 0.02, name
+        elif name in ("lse", "logits"):
+            assert_identical(live[name], x, name)
 
 
 def test_double_backward_is_an_error_that_names_the_op(device):

@@ -137,6 +137,8 @@ REFUSED = {
     "float index": (dict(index=INDEX.float()), TypeError, "index"),
     "hidden mismatch": (dict(linear_weight=W[:, :7]), ValueError, "linear_weight"),
     "softcap zero": (dict(softcap=0.0), ValueError, "softcap"),
+    "tau one": (dict(tau=1.0), ValueError, "tau"),
+    "tau, softcap and entropy": (dict(tau=0.1, softcap=3.0, want=("entropy",)), ValueError, "tau"),
 }
 
 

@@ -70,7 +70,7 @@ def _(input, linear_weight, *args):
     return loss, lse, *_grads_like(input, linear_weight, args[-1], acc, acc)
 
 
-def _only_wanted(needs_grad, grads):
+def only_wanted(needs_grad, grads):
     return tuple(grad if need else None for need, grad in zip(needs_grad, grads))
 
 
@@ -110,7 +110,7 @@ def _stats_backward(ctx, g_stats, g_logits, g_logp, *_):
     else:
         lse_excl = stats[3:5] if ctx.full else None
         grads = torch.ops.lossk.linear_stats_backward(*head, stats[:2], lse_excl, row_coef, index_coef, *last)
-    return *_only_wanted(needs, grads), *[None] * 8
+    return *only_wanted(needs, grads), *[None] * 8
 
 
 torch.library.register_autograd("lossk::linear_stats", _stats_backward, setup_context=_stats_context)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from . import _arguments, _check
-from ._head_ops import STATS
+from ._head_ops import STATS, only_wanted, wants_fp32_grad
 
 
 class LogP(NamedTuple):
@@ -33,14 +33,35 @@ class Stats(NamedTuple):
 
 
 def linear_logp(
-    input, linear_weight, target, *, linear_bias=None, temperature=1.0, softcap=None, ignore_index=-100
-):  # fmt: skip
+    input,
+    linear_weight,
+    target,
+    *,
+    linear_bias=None,
+    temperature=1.0,
+    softcap=None,
+    ignore_index=-100,
+    tau=None,
+    saved=None,
+):
     """Log-probability of the target, entropy and lse of every token: what RL and preference losses are made of.
 
     logp = z_target - lse, entropy = lse - E_p[z]; z = softcap((input linear_weight^T + linear_bias) / temperature).
     input [..., D], linear_weight [V, D], target [...] int64, temperature a number > 0 or [...].
     Returns LogP(logp, entropy, lse), each [...] float32 (float64), all differentiable (also by temperature); 0 on
-    ignored tokens. Errors as linear_cross_entropy.
+    ignored tokens.
+
+    saved: the LogP of these rows, from a call under no_grad with the same arguments. Its values are returned and the
+    forward is not repeated; gradients are as without it, except that lse was rounded to float32 (at |lse| = 1e4 that
+    is 5e-4 of each probability). So a selection of tokens costs one product for all and three for those it keeps:
+
+        with torch.no_grad():
+            all = linear_logp(x, weight, target)
+        keep = choose(all)  # bool
+        kept = linear_logp(x[keep], weight, target[keep], saved=LogP(*(s[keep] for s in all)))
+
+    tau: a backward over live columns, as in linear_cross_entropy, from 2**-12 at most: entropy's gradient decays
+    slowly. Not with softcap, nor with saved. Errors as linear_cross_entropy.
     """
     op = "linear_logp"
     if isinstance(temperature, torch.Tensor):
@@ -52,15 +73,51 @@ def linear_logp(
         scale = 1.0 / temperature
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap, "temperature")
     index, _ = _arguments.targets(op, h, linear_weight.shape[0], target, None, ignore_index, 0.0)
-    stats, _, logp, *_ = torch.ops.lossk.linear_stats(
-        h.input, h.linear_weight, h.linear_bias, h.scale, index, None, index[:, 0] >= 0, h.softcap, 0.0, True, 0.0, True
-    )
-    entropy = stats[STATS.index("entropy")]
-    return LogP(logp[:, 0].view(h.shape), entropy.view(h.shape), stats[0].view(h.shape))
+    active = index[:, 0] >= 0
+    if saved is not None:
+        if tau is not None:
+            raise ValueError(f"{op}: tau must be None with saved, whose call has left no sketch, got {tau}")
+        found = _Saved.apply(*h[:4], index, active, h.softcap, *_saved_rows(op, h, saved))
+    else:
+        stats, _, logp, *_ = _stats_of(op, h, index, None, active, True, tau)
+        found = logp[:, 0], stats[STATS.index("entropy")], stats[0]
+    return LogP(*(x.view(h.shape) for x in found))
+
+
+def _saved_rows(op, h, saved):
+    if not isinstance(saved, (tuple, list)) or len(saved) != 3:
+        raise TypeError(f"{op}: saved must be a LogP (logp, entropy, lse), got {type(saved).__name__}")
+    for name, x in zip(LogP._fields, saved):
+        _check.floats(op, f"saved {name}", x, h.shape, h.input)
+    return [x.detach().to(h.acc).reshape(-1) for x in saved]
+
+
+class _Saved(torch.autograd.Function):
+    """logp, entropy and lse as they are given, with the gradients of those that linear_stats would have found."""
+
+    @staticmethod
+    def forward(ctx, input, linear_weight, linear_bias, scale, index, active, softcap, *saved):
+        ctx.softcap, ctx.weight_grad_fp32 = softcap, wants_fp32_grad(linear_weight)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(input, linear_weight, linear_bias, scale, index, active, *saved[1:])
+        return tuple(torch.where(active, x, 0) for x in saved)
+
+    @staticmethod
+    def backward(ctx, g_logp, g_entropy, g_lse):
+        *head, index, active, entropy, lse = ctx.saved_tensors
+        zero = torch.zeros_like(lse)
+        a0 = sum((g for g in (g_lse, None if g_logp is None else -g_logp) if g is not None), zero)
+        both = torch.stack([lse, zero])  # and for lse_excl, which has no gradient here
+        rows = [a0] if g_entropy is None else [a0 - g_entropy * entropy, -g_entropy, zero, zero, zero, zero]
+        grads = torch.ops.lossk.linear_stats_backward(
+            *head, index, None, active, ctx.softcap, 0.0, both, both, torch.stack(rows),
+            None if g_logp is None else -g_logp[:, None], list(ctx.needs_input_grad[:4]), ctx.weight_grad_fp32,
+        )  # fmt: skip
+        return *only_wanted(ctx.needs_input_grad, grads), *[None] * 6
 
 
 def linear_stats(
-    input, linear_weight, index=None, *, linear_bias=None, scale=1.0, softcap=None, want=("lse",), aux=None
+    input, linear_weight, index=None, *, linear_bias=None, scale=1.0, softcap=None, want=("lse",), aux=None, tau=None
 ):  # fmt: skip
     """Row statistics of the logits, each [...] float32 (float64): the base that losses are composed from.
 
@@ -68,7 +125,9 @@ def linear_stats(
     entropy = lse - E_p z; lse2 = log sum_v e^(2z); aux_mean = E_p aux; max, argmax, min of z.
     input [..., D], linear_weight [V, D], index [..., K] int64 (-1: none), scale a number or [...], aux [V].
     want: the names to return, in a Stats named tuple; lse, lse_excl, logits, mean_logit, entropy, lse2 and aux_mean
-    are differentiable by input, linear_weight, linear_bias and scale. Errors as linear_cross_entropy.
+    are differentiable by input, linear_weight, linear_bias and scale. tau: a backward over live columns, as in
+    linear_cross_entropy; from 2**-12 at most, and not with softcap, where more is wanted than lse and logits, whose
+    gradients decay slowly. Errors as linear_cross_entropy.
     """
     op = "linear_stats"
     if isinstance(want, str) or not set(want) <= set(Stats._fields):
@@ -90,10 +149,7 @@ def linear_stats(
         if aux.requires_grad:
             raise ValueError(f"{op}: aux must not require grad")
         aux = aux.to(h.acc)
-    full = not set(want) <= {"lse", "logits"}
-    stats, logits, _, argmax, _ = torch.ops.lossk.linear_stats(
-        h.input, h.linear_weight, h.linear_bias, h.scale, index, aux, None, h.softcap, 0.0, full, 0.0, True
-    )
+    stats, logits, _, argmax, _ = _stats_of(op, h, index, aux, None, not set(want) <= {"lse", "logits"}, tau)
     rows = dict(zip(STATS, stats.unbind()))
     found = {name: rows[name].view(h.shape) for name in Stats._fields if name in rows and name in want}
     for name in {"max", "min"} & found.keys():
@@ -103,3 +159,13 @@ def linear_stats(
     if "argmax" in want:
         found["argmax"] = argmax.view(h.shape)
     return Stats(**found)
+
+
+def _stats_of(op, h, index, aux, active, full, tau, margin=0.0):
+    tau = _check.tau(op, tau)
+    if tau and full and h.softcap:
+        raise ValueError(f"{op}: tau must be None with softcap where more than lse and logits is wanted, got {tau}")
+    differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in h[:4])
+    return torch.ops.lossk.linear_stats(
+        *h[:4], index, aux, active, h.softcap, float(margin), full, tau if differentiable else 0.0, True
+    )
