@@ -1,6 +1,6 @@
 """lossk: losses without logits. Fused vocabulary heads for PyTorch; see lossk.linear_cross_entropy."""
 
-from . import nn
+from . import losses, nn
 from ._library import build_info
 from ._live import LiveReport, live_report
 from .head import linear_cross_entropy
@@ -17,5 +17,6 @@ __all__ = [
     "linear_logp",
     "linear_stats",
     "live_report",
+    "losses",
     "nn",
 ]

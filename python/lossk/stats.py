@@ -77,11 +77,13 @@ def linear_logp(
     if saved is not None:
         if tau is not None:
             raise ValueError(f"{op}: tau must be None with saved, whose call has left no sketch, got {tau}")
-        found = _Saved.apply(*h[:4], index, active, h.softcap, *_saved_rows(op, h, saved))
+        logp, entropy, lse = _saved_rows(op, h, saved)
+        lse = torch.stack([lse, torch.zeros_like(lse)])
+        logp, entropy, lse = saved_statistics(h, index, active, logp[:, None], entropy, lse)
     else:
-        stats, _, logp, *_ = _stats_of(op, h, index, None, active, True, tau)
-        found = logp[:, 0], stats[STATS.index("entropy")], stats[0]
-    return LogP(*(x.view(h.shape) for x in found))
+        stats, _, logp, *_ = statistics(op, h, index, None, active, full=True, tau=tau)
+        entropy, lse = stats[STATS.index("entropy")], stats[0]
+    return LogP(*(x.view(h.shape) for x in (logp[:, 0], entropy, lse)))
 
 
 def _saved_rows(op, h, saved):
@@ -90,30 +92,6 @@ def _saved_rows(op, h, saved):
     for name, x in zip(LogP._fields, saved):
         _check.floats(op, f"saved {name}", x, h.shape, h.input)
     return [x.detach().to(h.acc).reshape(-1) for x in saved]
-
-
-class _Saved(torch.autograd.Function):
-    """logp, entropy and lse as they are given, with the gradients of those that linear_stats would have found."""
-
-    @staticmethod
-    def forward(ctx, input, linear_weight, linear_bias, scale, index, active, softcap, *saved):
-        ctx.softcap, ctx.weight_grad_fp32 = softcap, wants_fp32_grad(linear_weight)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(input, linear_weight, linear_bias, scale, index, active, *saved[1:])
-        return tuple(torch.where(active, x, 0) for x in saved)
-
-    @staticmethod
-    def backward(ctx, g_logp, g_entropy, g_lse):
-        *head, index, active, entropy, lse = ctx.saved_tensors
-        zero = torch.zeros_like(lse)
-        a0 = sum((g for g in (g_lse, None if g_logp is None else -g_logp) if g is not None), zero)
-        both = torch.stack([lse, zero])  # and for lse_excl, which has no gradient here
-        rows = [a0] if g_entropy is None else [a0 - g_entropy * entropy, -g_entropy, zero, zero, zero, zero]
-        grads = torch.ops.lossk.linear_stats_backward(
-            *head, index, None, active, ctx.softcap, 0.0, both, both, torch.stack(rows),
-            None if g_logp is None else -g_logp[:, None], list(ctx.needs_input_grad[:4]), ctx.weight_grad_fp32,
-        )  # fmt: skip
-        return *only_wanted(ctx.needs_input_grad, grads), *[None] * 6
 
 
 def linear_stats(
@@ -149,7 +127,7 @@ def linear_stats(
         if aux.requires_grad:
             raise ValueError(f"{op}: aux must not require grad")
         aux = aux.to(h.acc)
-    stats, logits, _, argmax, _ = _stats_of(op, h, index, aux, None, not set(want) <= {"lse", "logits"}, tau)
+    stats, logits, _, argmax, _ = statistics(op, h, index, aux, None, full=not set(want) <= {"lse", "logits"}, tau=tau)
     rows = dict(zip(STATS, stats.unbind()))
     found = {name: rows[name].view(h.shape) for name in Stats._fields if name in rows and name in want}
     for name in {"max", "min"} & found.keys():
@@ -161,7 +139,11 @@ def linear_stats(
     return Stats(**found)
 
 
-def _stats_of(op, h, index, aux, active, full, tau, margin=0.0):
+# ---- for losses too: checked arguments, rows flattened ---------------------------------------------------------------
+
+
+def statistics(op, h, index, aux, active, *, full, tau=None, margin=0.0):
+    """What the op linear_stats gives for an _arguments.Head; its stats [12, N] are named in _head_ops.STATS."""
     tau = _check.tau(op, tau)
     if tau and full and h.softcap:
         raise ValueError(f"{op}: tau must be None with softcap where more than lse and logits is wanted, got {tau}")
@@ -169,3 +151,34 @@ def _stats_of(op, h, index, aux, active, full, tau, margin=0.0):
     return torch.ops.lossk.linear_stats(
         *h[:4], index, aux, active, h.softcap, float(margin), full, tau if differentiable else 0.0, True
     )
+
+
+def saved_statistics(h, index, active, logp, entropy, lse):
+    """logp [N, K] at index, entropy [N] and lse [N] of the active rows, as a call without gradient has found them, with
+    the gradients that they would have had. lse [2, N]: and what its rounding left off.
+    """
+    return _Saved.apply(*h[:4], index, active, h.softcap, logp, entropy, lse)
+
+
+class _Saved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, input, linear_weight, linear_bias, scale, index, active, softcap, logp, entropy, lse):
+        ctx.softcap, ctx.weight_grad_fp32 = softcap, wants_fp32_grad(linear_weight)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(input, linear_weight, linear_bias, scale, index, active, entropy, lse)
+        return torch.where(active[:, None], logp, 0), torch.where(active, entropy, 0), torch.where(active, lse[0], 0)
+
+    @staticmethod
+    def backward(ctx, g_logp, g_entropy, g_lse):
+        *head, index, active, entropy, lse = ctx.saved_tensors
+        zero = torch.zeros_like(entropy)
+        a0 = zero if g_lse is None else g_lse
+        if g_logp is not None:
+            a0 = a0 - g_logp.sum(1)
+        rows = [a0] if g_entropy is None else [a0 - g_entropy * entropy, -g_entropy, zero, zero, zero, zero]
+        grads = torch.ops.lossk.linear_stats_backward(
+            *head, index, None, active, ctx.softcap, 0.0, lse, lse,  # lse_excl has no gradient here, but its place
+            torch.stack(rows), None if g_logp is None else -g_logp, list(ctx.needs_input_grad[:4]),
+            ctx.weight_grad_fp32,
+        )  # fmt: skip
+        return *only_wanted(ctx.needs_input_grad, grads), *[None] * 6

@@ -1,6 +1,6 @@
 """Every formula of lossk once, in plain torch: what the kernels must equal, with the logits in memory."""
 
-from . import live
+from . import live, losses
 from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats, logits
 
-__all__ = ["LogP", "Stats", "linear_cross_entropy", "linear_logp", "linear_stats", "live", "logits"]
+__all__ = ["LogP", "Stats", "linear_cross_entropy", "linear_logp", "linear_stats", "live", "logits", "losses"]
