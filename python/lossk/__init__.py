@@ -1,6 +1,6 @@
 """lossk: losses without logits. Fused vocabulary heads for PyTorch; see lossk.linear_cross_entropy."""
 
-from . import losses, nn, policy
+from . import losses, nn, policy, tokens
 from ._library import build_info
 from ._live import LiveReport, live_report
 from .head import linear_cross_entropy
@@ -20,4 +20,5 @@ __all__ = [
     "losses",
     "nn",
     "policy",
+    "tokens",
 ]
