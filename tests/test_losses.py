@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from lossk import losses, reference
-from problem import FLOAT32_AND_HALVES, SURE_FLOOR, assert_matches, each_dtype, each_reduction, random_problem
+from problem import FLOAT32_AND_HALVES, SURE_FLOOR, Problem, assert_matches, each_dtype, each_reduction, random_problem
 from tolerance import assert_identical, relative_error, rounding_floor
 
 CASES = {  # name: the loss's own arguments
@@ -125,6 +125,22 @@ def test_sure_and_hopeless_rows_are_finite(spread, case, device):
             assert not x.isnan().any() or not x[x.isnan()].isinf().any()
             continue
         assert x.isfinite().all(), name
+
+
+def test_what_sure_rows_leave_is_exact_row_by_row(device):
+    """1 - p of 1e-2 to 3e-8, of which a difference of 1 and p has few digits or none."""
+    lead = torch.linspace(5, 18, 27, device=device)
+    p = Problem(
+        dict(
+            input=lead[:, None] * torch.tensor([1.0, 0.0], device=device),
+            linear_weight=torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], device=device),
+            target=torch.zeros(27, dtype=torch.int64, device=device),
+        ),
+        dict(reduction="none", gamma=1.0),
+    )
+    got, rest = losses.focal(**p.arguments()).double().cpu(), 2 * torch.exp(-lead.double().cpu())
+    right = torch.log1p(rest) * rest / (1 + rest)
+    assert (got / right - 1).abs().max() < 1e-5
 
 
 @each_case
