@@ -57,7 +57,7 @@ class Rows:
         rows = dict(zip(STATS, stats.unbind()))
         even = {"entropy": math.log(2), "lse": math.log(2), "lse2": math.log(2)}
         others = [self.or_even(rows[name], even[name]) for name in names]
-        excl = (rows["lse_excl"] - rows["lse"]) + (rows["lse_excl_low"] - rows["lse_low"])
+        excl = (rows["lse_excl"] - rows["lse"]) + (excl_low(rows) - rows["lse_low"])
         logp, excl = (self.or_even(x, -math.log(2)) for x in (logp[:, 0], excl))
         return Target(logp, _log_rest(logp, excl.detach())), *others
 
@@ -86,6 +86,18 @@ class Rows:
         z = z if h.scale is None else z * h.scale
         return self.or_even(torch.where(self.index[:, 0] < self.vocab, z, math.nan), 0.0)
 
+    def logits(self, columns):
+        """z at these columns [C], the same for all rows: [N, C]."""
+        h, at = self.head, columns.long()
+        z = self._input() @ h.linear_weight[at].to(h.acc).mT
+        if h.linear_bias is not None:
+            z = z + h.linear_bias[at]
+        if h.scale is not None:
+            z = z * h.scale[:, None]
+        if h.softcap:
+            z = h.softcap * torch.tanh(z / h.softcap)
+        return self.or_even(z, 0.0)
+
     def moments(self):
         """Mean and variance of each row's logits over the vocabulary."""
         h = self.head
@@ -101,6 +113,11 @@ class Rows:
     def _input(self):
         """An ignored row may hold anything."""
         return torch.where(self.active[:, None], self.head.input, 0).to(self.head.acc)
+
+    def keep(self, which):
+        """Of the active rows only those [N] of `which` count."""
+        self.active = self.active & which
+        self.index = torch.where(self.active[:, None], self.index, -1)
 
     def or_even(self, x, value):
         active = self.active if x.dim() == 1 else self.active[:, None]
@@ -125,6 +142,11 @@ class Rows:
         scale = h.input.new_ones(self.index.shape[0], dtype=h.acc) if h.scale is None else h.scale
         # cap tanh(x / cap) / divide is the softcap of x / divide at cap / divide
         return h._replace(scale=scale / divide, softcap=h.softcap / divide if h.softcap else 0.0)
+
+
+def excl_low(rows):
+    """What lse_excl's rounding left off; it is -inf where all columns are excluded, and leaves nan."""
+    return torch.where(rows["lse_excl"] == -math.inf, 0, rows["lse_excl_low"])
 
 
 def _log_rest(logp, excl):
@@ -159,15 +181,16 @@ class _WithSlope(torch.autograd.Function):
         return grad * slope, None, None
 
 
-def reduce(op, loss, rows, token_weight, reduction):
-    """loss [N] of the active rows, as `reduction` says."""
+def reduction_of(op, loss, active, h, token_weight, reduction):
+    """loss [N] of the rows that count, as `reduction` says."""
     _check.reduction(op, reduction)
     if token_weight is not None:
-        loss = loss * rows.per_token("token_weight", token_weight)
-    loss = torch.where(rows.active, loss, 0)
+        _check.floats(op, "token_weight", token_weight, h.shape, h.input)
+        loss = loss * token_weight.to(h.acc).reshape(-1)
+    loss = torch.where(active, loss, 0)
     if reduction == "none":
-        return loss.view(rows.head.shape)
-    return loss.sum() if reduction == "sum" else loss.sum() / rows.active.sum()
+        return loss.view(h.shape)
+    return loss.sum() if reduction == "sum" else loss.sum() / active.sum()
 
 
 def head_loss(formula):
@@ -179,7 +202,8 @@ def head_loss(formula):
         ignore_index=-100, reduction="mean", **own,
     ):  # fmt: skip
         rows = Rows(op, input, linear_weight, target, linear_bias, scale, softcap, tau, ignore_index)
-        return reduce(op, formula(rows, **own), rows, token_weight, reduction)
+        loss = formula(rows, **own)
+        return reduction_of(op, loss, rows.active, rows.head, token_weight, reduction)
 
     common = list(inspect.signature(loss).parameters.values())[:-1]
     own = [p.replace(kind=p.KEYWORD_ONLY) for p in list(inspect.signature(formula).parameters.values())[1:]]

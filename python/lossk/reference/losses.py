@@ -119,3 +119,33 @@ def spherical_z_loss(z, y, a=1.0, b=0.0):
 def taylor_softmax(z, y):
     f = 1 + z + z**2 / 2
     return f.sum(-1).log() - f.gather(-1, y[:, None])[:, 0].log()
+
+
+# ---- sets of classes -------------------------------------------------------------------------------------------------
+
+
+def ntl_mse(z, y, number_ids, number_values):
+    p, values = z[:, number_ids].softmax(-1), number_values.to(z.dtype)
+    return ((p * values).sum(-1) - values[(y[:, None] == number_ids).int().argmax(-1)]) ** 2
+
+
+def ntl_was(z, y, number_ids, number_values):
+    p, values = z[:, number_ids].softmax(-1), number_values.to(z.dtype)
+    return (p * (values - values[(y[:, None] == number_ids).int().argmax(-1), None]).abs()).sum(-1)
+
+
+def decoupled_softmax(z, positives, ignore_index=-100):
+    """positives [N, K]."""
+    loss = z.new_zeros(len(z))
+    for n, row in enumerate(positives.tolist()):
+        mine = [k for k in row if k != ignore_index]
+        others = [v for v in range(z.shape[-1]) if v not in mine]
+        for k in mine:
+            loss[n] = loss[n] + z[n, [k, *others]].logsumexp(-1) - z[n, k]
+    return loss
+
+
+def hl_gauss(z, value_target, edges, sigma):
+    below = torch.distributions.Normal(value_target[:, None].to(z.dtype), sigma).cdf(edges.to(z.dtype))
+    q = below.diff(dim=-1) / (below[:, -1:] - below[:, :1])
+    return -(q * z.log_softmax(-1)).sum(-1)
