@@ -5,8 +5,17 @@ from functools import partial
 
 import pytest
 import torch
-from lossk import linear_stats, reference
-from problem import ALL_STATS, DTYPES, SURE_FLOOR, assert_matches, each_dtype, each_shape, random_stats_problem
+from lossk import linear_metrics, linear_stats, reference
+from problem import (
+    ALL_STATS,
+    DTYPES,
+    SURE_FLOOR,
+    assert_matches,
+    each_dtype,
+    each_shape,
+    random_problem,
+    random_stats_problem,
+)
 from tolerance import assert_identical
 
 NO_TIES = tuple(name for name in ALL_STATS if name != "argmax")  # for logits that only float64 tells apart
@@ -121,6 +130,29 @@ def test_a_row_does_not_depend_on_the_other_rows(dtype, device):
         few = p.with_(input=p.tensors["input"][rows], index=p.tensors["index"][rows])
         for name, x in few.values(head).items():
             assert_identical(x, every[name][rows], name)
+
+
+@each_dtype()
+@pytest.mark.parametrize("option", [{}, dict(bias=True, token_scale=True, softcap=3.0)], ids=["plain", "options"])
+def test_metrics(option, dtype, device):
+    p = random_problem(129, 259, 40, dtype, kind="peaked", device=device, lead=(3, 43), **option)
+    got = linear_metrics(**p.arguments())
+    arguments = p.cast(torch.float64).arguments()
+    target = arguments.pop("target")
+    z = reference.logits(**arguments)[target != -100]
+    y, logp = target[target != -100], z.log_softmax(-1)
+    loss = torch.nn.functional.cross_entropy(z, y)
+    right = dict(
+        loss=loss,
+        perplexity=loss.exp(),
+        accuracy=(z.argmax(-1) == y).double().mean(),
+        entropy=-(logp.exp() * logp).sum(-1).mean(),
+    )
+    for name, x in right.items():
+        assert abs(getattr(got, name).item() / x.item() - 1) < (1e-9 if dtype == torch.float64 else 1e-4), name
+    assert got.tokens == len(y) and not got.loss.requires_grad
+    nothing = linear_metrics(**p.with_(target=torch.full_like(p.tensors["target"], -100)).arguments())
+    assert nothing.tokens == 0 and all(x.isnan() for x in nothing[:4])
 
 
 X, W, INDEX = torch.randn(6, 8), torch.randn(33, 8), torch.randint(33, (6, 2))

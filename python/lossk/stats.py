@@ -17,6 +17,16 @@ class LogP(NamedTuple):
     lse: torch.Tensor
 
 
+class Metrics(NamedTuple):
+    """Scalars over the tokens that are not ignored, nan where there are none; see linear_metrics."""
+
+    loss: torch.Tensor
+    perplexity: torch.Tensor
+    accuracy: torch.Tensor
+    entropy: torch.Tensor
+    tokens: torch.Tensor
+
+
 class Stats(NamedTuple):
     """Row statistics, None where not wanted; see linear_stats."""
 
@@ -137,6 +147,26 @@ def linear_stats(
     if "argmax" in want:
         found["argmax"] = argmax.view(h.shape)
     return Stats(**found)
+
+
+@torch.no_grad()
+def linear_metrics(input, linear_weight, target, *, linear_bias=None, scale=1.0, softcap=None, ignore_index=-100):
+    """What an evaluation reports, in one forward without logits or gradients.
+
+    loss: mean cross-entropy in nats; perplexity e^loss; accuracy: share of tokens whose target has the largest logit;
+    entropy: mean of the model's, in nats; tokens: how many are not ignored. In training linear_stats gives the argmax
+    beside the loss's own statistics. Arguments and errors as linear_cross_entropy.
+    """
+    op = "linear_metrics"
+    h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap)
+    index, _ = _arguments.targets(op, h, linear_weight.shape[0], target, None, ignore_index, 0.0)
+    active = index[:, 0] >= 0
+    stats, _, logp, argmax, _ = statistics(op, h, index, None, active, full=True)
+    tokens = active.sum()
+    mean = lambda x: torch.where(active, x, 0).sum() / tokens  # noqa: E731
+    loss = -mean(logp[:, 0])
+    right = (argmax == index[:, 0]).to(h.acc)
+    return Metrics(loss, loss.exp(), mean(right), mean(stats[STATS.index("entropy")]), tokens)
 
 
 # ---- for losses too: checked arguments, rows flattened ---------------------------------------------------------------
