@@ -39,6 +39,7 @@ emulator-check: emulator $(VENV)/installed  ## ten minutes: they pass, in three 
 	$(BIN)/python tests/device/mutants.py build/emulator
 	$(EMULATED) tests/test_stats_values.py tests/test_logp.py tests/test_cce_values.py
 	$(EMULATED) tests/test_live.py -k "test_options and bfloat16"
+	$(EMULATED) tests/test_losses.py tests/test_losses_sets.py -k "leading or ignored or positive"
 	LOSSK_KERNELS=mma_sync $(EMULATED) tests/test_stats_gradients.py
 
 emulator-test: emulator $(VENV)/installed  ## twelve minutes: the tests of the head's ops on the emulated CUDA kernels

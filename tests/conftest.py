@@ -36,13 +36,14 @@ def on_gpu_kernels(item) -> bool:
 
 
 def pytest_collection_modifyitems(config, items):
-    """float64 is for CPUs, some things are for GPUs; what is large or has no device is not for the emulator."""
+    """float64 is for CPUs, some things for GPUs alone; what has no device is not for these, nor for the emulator."""
     keep, drop = [], []
     for item in items:
         gpu = on_gpu_kernels(item)
         only_cpu = item.get_closest_marker("float64")
         only_cpu = gpu and (only_cpu or item.callspec.params.get("dtype") == torch.float64)
-        elsewhere = config.getoption("--device") == "emulator" and (not gpu or item.get_closest_marker("large"))
+        elsewhere = not gpu and config.getoption("--device") in ("emulator", "cuda")
+        elsewhere |= bool(item.get_closest_marker("large")) and config.getoption("--device") == "emulator"
         if item.get_closest_marker("cuda"):
             elsewhere = item.callspec.params["device"] != "cuda"
         (drop if only_cpu or elsewhere else keep).append(item)
