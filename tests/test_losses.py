@@ -237,6 +237,7 @@ REFUSED = {
     "logit_anneal": dict(temperature=-1.0),
     "dice": dict(smooth=-1.0),
     "bootstrap": dict(mode="medium"),
+    "bootstrap ": dict(tau=0.1),
     "squentropy": dict(softcap=3.0),
     "spherical_z_loss": dict(a=0.0),
     "taylor_softmax": dict(softcap=3.0),
@@ -245,11 +246,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(name):
-    p = random_problem(6, 33, 8)
-    with pytest.raises(ValueError, match=rf"{name}: {next(iter(REFUSED[name]))} must"):
-        getattr(losses, name)(**p.with_(**REFUSED[name]).arguments())
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    p, name = random_problem(6, 33, 8), case.strip()
+    with pytest.raises(ValueError, match=rf"{name}: {next(iter(REFUSED[case]))} must"):
+        getattr(losses, name)(**p.with_(**REFUSED[case]).arguments())
     with pytest.raises(TypeError, match=name):
         getattr(losses, name)(**p.arguments(), temprature=1.0)
     with pytest.raises(ValueError, match=rf"{name}: target must be in"):

@@ -62,7 +62,9 @@ class Rows:
         return Target(logp, _log_rest(logp, excl.detach())), *others
 
     def best(self):
-        """log p of the target and of the largest logit."""
+        """log p of the target and of the largest logit, by one forward: its sketch would know nothing of the latter."""
+        if self.tau is not None:
+            raise ValueError(f"{self.op}: tau must be None where the largest logit is a target, got {self.tau}")
         with torch.no_grad():
             stats, _, logp, argmax, _ = statistics(self.op, self.head, self.index, None, self.active, full=True)
         rows = dict(zip(STATS, stats.unbind()))
