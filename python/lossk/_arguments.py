@@ -63,7 +63,12 @@ def targets(op, h, vocab, target, soft_target, ignore_index, margin):
         _check.in_vocab(op, "soft_target indices", indices, vocab, ignore_index)
         flat = (h.shape.numel(), shape[-1])
         index, share = indices.reshape(flat).long(), weights.reshape(flat).to(h.acc)
+    return absent_as_minus_one(index, vocab, ignore_index), torch.where(index == ignore_index, 0, share)
+
+
+def absent_as_minus_one(index, vocab, ignore_index):
+    """index with -1 where it is ignore_index."""
     ignored = index == ignore_index
     if index.device.type != "cpu":  # in_vocab has not looked: what is below 0 must not pass for absent
         index = torch.where(index < 0, vocab, index)
-    return torch.where(ignored, -1, index), torch.where(ignored, 0, share)
+    return torch.where(ignored, -1, index)

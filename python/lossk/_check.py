@@ -24,6 +24,12 @@ def number(op, name, x, low=-math.inf, high=math.inf, expected="a finite number"
         raise ValueError(f"{op}: {name} must be {expected}, got {x}")
 
 
+def positive(op, name, x):
+    number(op, name, x, expected="a finite number > 0")
+    if x <= 0:
+        raise ValueError(f"{op}: {name} must be a finite number > 0, got {x}")
+
+
 def softcap(op, x):
     if x is None:
         return

@@ -119,7 +119,7 @@ def loss_reweight(loss, *, strategy="linupper", temperature=0.4):
     _check.tensor(op, "loss", loss)
     if loss.dim() != 1:
         raise ValueError(f"{op}: loss must have shape [B], got {list(loss.shape)}")
-    _positive(op, "temperature", temperature)
+    _check.positive(op, "temperature", temperature)
     if strategy not in _REWEIGHT:
         raise ValueError(f"{op}: strategy must be one of {sorted(_REWEIGHT)}, got {strategy!r}")
     if not len(loss):
@@ -177,8 +177,8 @@ def steer_weight(logp, old_logp, entropy, advantage, *, least=0.8, floor=0.02, m
     op = "steer_weight"
     mask = _mask(op, logp, mask, "logp", old_logp=old_logp, entropy=entropy)
     _check.number(op, "least", least, 0, 1, "a number in (0, 1]")
-    _positive(op, "least", least)
-    _positive(op, "floor", floor)
+    _check.positive(op, "least", least)
+    _check.positive(op, "floor", floor)
     change = _per_token(op, advantage, logp) * (logp - old_logp).exp() * -torch.expm1(logp) * (logp + entropy)
     change = torch.where(mask, change, 0).abs()
     rate = -math.log(least) / change.amax().clamp(min=floor) if change.numel() else 0.0
@@ -254,15 +254,9 @@ def _highest(op, name, score, share, mask):
 
 def _share(op, name, share):
     _check.number(op, name, share, 0, 1, "a number in (0, 1]")
-    _positive(op, name, share)
+    _check.positive(op, name, share)
     return share
 
 
 def _count(op, name, share, total):
     return math.ceil(_share(op, name, share) * total - 1e-9)
-
-
-def _positive(op, name, x):
-    _check.number(op, name, x, expected="a finite number > 0")
-    if x <= 0:
-        raise ValueError(f"{op}: {name} must be a finite number > 0, got {x}")

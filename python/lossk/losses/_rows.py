@@ -90,15 +90,7 @@ class Rows:
 
     def logits(self, columns):
         """z at these columns [C], the same for all rows: [N, C]."""
-        h, at = self.head, columns.long()
-        z = self._input() @ h.linear_weight[at].to(h.acc).mT
-        if h.linear_bias is not None:
-            z = z + h.linear_bias[at]
-        if h.scale is not None:
-            z = z * h.scale[:, None]
-        if h.softcap:
-            z = h.softcap * torch.tanh(z / h.softcap)
-        return self.or_even(z, 0.0)
+        return self.or_even(dense_logits(self.head, self._input(), columns.long()), 0.0)
 
     def moments(self):
         """Mean and variance of each row's logits over the vocabulary."""
@@ -113,8 +105,7 @@ class Rows:
         return self.or_even(mean, 0.0), self.or_even(variance, 1.0)
 
     def _input(self):
-        """An ignored row may hold anything."""
-        return torch.where(self.active[:, None], self.head.input, 0).to(self.head.acc)
+        return widened(self.head, self.active)
 
     def keep(self, which):
         """Of the active rows only those [N] of `which` count."""
@@ -144,6 +135,21 @@ class Rows:
         scale = h.input.new_ones(self.index.shape[0], dtype=h.acc) if h.scale is None else h.scale
         # cap tanh(x / cap) / divide is the softcap of x / divide at cap / divide
         return h._replace(scale=scale / divide, softcap=h.softcap / divide if h.softcap else 0.0)
+
+
+def widened(h, active):
+    """The input as it is summed in; a row that is not active may hold anything, and is 0."""
+    return torch.where(active[:, None], h.input, 0).to(h.acc)
+
+
+def dense_logits(h, input, columns):
+    """z at a few columns, an index or slice of the vocabulary, of an input already widened."""
+    z = input @ h.linear_weight[columns].to(h.acc).mT
+    if h.linear_bias is not None:
+        z = z + h.linear_bias[columns]
+    if h.scale is not None:
+        z = z * h.scale[:, None]
+    return h.softcap * torch.tanh(z / h.softcap) if h.softcap else z
 
 
 def excl_low(rows):

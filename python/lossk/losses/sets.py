@@ -7,7 +7,7 @@ import torch
 from .. import _arguments, _check
 from .._head_ops import STATS
 from ..stats import statistics
-from ._rows import excl_low, head_loss, reduction_of
+from ._rows import dense_logits, excl_low, head_loss, reduction_of, widened
 
 
 def decoupled_softmax(
@@ -28,10 +28,7 @@ def decoupled_softmax(
     _check.integers(op, "positives", positives, (*h.shape, positives.shape[-1] if positives.dim() else 1), h.input)
     _check.in_vocab(op, "positives", positives, linear_weight.shape[0], ignore_index)
     index = positives.reshape(h.shape.numel(), positives.shape[-1]).long()
-    ignored = index == ignore_index
-    if index.device.type != "cpu":  # what is below 0 must not pass for absent
-        index = torch.where(index < 0, linear_weight.shape[0], index)
-    index = torch.where(ignored, -1, index)
+    index = _arguments.absent_as_minus_one(index, linear_weight.shape[0], ignore_index)
     active = (index >= 0).any(-1)
     stats, z, *_ = statistics(op, h, index, None, active, full=True, tau=tau)
     rows = dict(zip(STATS, stats.unbind()))
@@ -94,17 +91,12 @@ def hl_gauss(
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap)
     _check.floats(op, "value_target", value_target, h.shape, h.input)
     _check.floats(op, "edges", edges, (linear_weight.shape[0] + 1,), h.input)
-    _check.number(op, "sigma", sigma, expected="a finite number > 0")
-    if sigma <= 0:
-        raise ValueError(f"{op}: sigma must be a finite number > 0, got {sigma}")
+    _check.positive(op, "sigma", sigma)
     value = value_target.detach().reshape(-1).to(h.acc)
     active = ~value.isnan()
     edges = edges.to(h.acc)
     value = torch.where(active, value, edges[0]).clamp(edges[0], edges[-1])
     below = torch.erf((edges - value[:, None]) / (math.sqrt(2) * sigma))
     q = below.diff(dim=-1) / (below[:, -1:] - below[:, :1])
-    z = torch.where(active[:, None], h.input, 0).to(h.acc) @ h.linear_weight.to(h.acc).mT
-    z = z if h.linear_bias is None else z + h.linear_bias
-    z = z if h.scale is None else z * h.scale[:, None]
-    z = h.softcap * torch.tanh(z / h.softcap) if h.softcap else z
+    z = dense_logits(h, widened(h, active), slice(None))
     return reduction_of(op, -(q * z.log_softmax(-1)).sum(-1), active, h, token_weight, reduction)

@@ -25,9 +25,7 @@ def spherical_z_loss(rows, a=1.0, b=0.0):
     Source: de Brebisson, Vincent 2016, The Z-loss: a shift and scale invariant classification loss, arXiv:1604.08859.
     """
     _check.number(rows.op, "b", b)
-    _check.number(rows.op, "a", a, expected="a finite number > 0")
-    if a <= 0:
-        raise ValueError(f"{rows.op}: a must be a finite number > 0, got {a}")
+    _check.positive(rows.op, "a", a)
     mean, variance = rows.moments()
     z = (rows.logit() - mean) / variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
     return torch.nn.functional.softplus(a * (b - z)) / a

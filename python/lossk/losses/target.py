@@ -101,7 +101,7 @@ def ldr_kl(rows, lam=1.0, margin=0.0):
     Source: Zhu, Ying, Yang 2023, Label Distributionally Robust Losses for Multi-class Classification,
     arXiv:2112.14869.
     """
-    _positive(rows.op, "lam", lam)
+    _check.positive(rows.op, "lam", lam)
     _check.number(rows.op, "margin", margin)
     return -lam * (rows.logp(divide=lam, margin=margin / lam) + math.log(max(rows.vocab, 1)))
 
@@ -115,7 +115,7 @@ def aldr_kl(rows, lam0=1.0, alpha=2.0, margin=0.0):
     forward.
     Source: as ldr_kl; one step of its fixed-point iteration, from lam0.
     """
-    _positive(rows.op, "lam0", lam0)
+    _check.positive(rows.op, "lam0", lam0)
     _check.number(rows.op, "margin", margin)
     _check.number(rows.op, "alpha", alpha, expected="a finite number > 1")
     if alpha <= 1:
@@ -140,7 +140,7 @@ def logit_anneal(rows, gamma=5.0, margin=2.0, temperature=0.75):
     """
     _check.number(rows.op, "gamma", gamma, 0, expected="a finite number >= 0")
     _check.number(rows.op, "margin", margin)
-    _positive(rows.op, "temperature", temperature)
+    _check.positive(rows.op, "temperature", temperature)
     logp, log_rest = rows.target(divide=temperature, margin=margin / temperature)
     return -temperature * torch.exp(gamma * log_rest) * logp
 
@@ -188,9 +188,3 @@ def brier(rows):
     (logp, log_rest), lse, lse2 = rows.target_and("lse", "lse2")
     others = torch.exp(lse2 - 2 * lse) - torch.exp(2 * logp)
     return torch.exp(2 * log_rest) + others
-
-
-def _positive(op, name, x):
-    _check.number(op, name, x, expected="a finite number > 0")
-    if x <= 0:
-        raise ValueError(f"{op}: {name} must be a finite number > 0, got {x}")
