@@ -46,6 +46,39 @@ STABLE_TORCH_LIBRARY(lossk, m) {
       "Tensor? active, float softcap, float margin, Tensor loss_coef, Tensor index_coef, bool[] needs_grad) "
       "-> (Tensor loss, Tensor lse, Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale)");
 
+  // Two heads on the same rows, z and u their logits: the sums over the vocabulary of `kind` (cpp/head/compare.h).
+  // stats [6, N]: lse, what its rounding left off, teacher's lse and what its left off (0 where z and u are compared
+  // as they are), A, B; the divergence is A + B, of z and u as they are A alone.
+  m.def(
+      "linear_divergence(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, "
+      "Tensor teacher_input, Tensor teacher_weight, Tensor? teacher_bias, Tensor? teacher_scale, Tensor? active, "
+      "float softcap, float teacher_softcap, str kind, float beta) -> Tensor stats");
+  // Gradients of sum_i row_coef[i] divergence_i by the eight tensors, row_coef [N].
+  m.def(
+      "linear_divergence_backward(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, "
+      "Tensor teacher_input, Tensor teacher_weight, Tensor? teacher_bias, Tensor? teacher_scale, Tensor? active, "
+      "float softcap, float teacher_softcap, str kind, float beta, Tensor stats, Tensor row_coef, bool[] needs_grad, "
+      "bool[] weight_grad_fp32) -> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale, "
+      "Tensor grad_teacher_input, Tensor grad_teacher_weight, Tensor grad_teacher_bias, Tensor grad_teacher_scale)");
+  // One head, its logits compared with numbers of the row, offset [2, N] = u c, all columns but skip [N] (-1: none).
+  // sums [2, N]: of `kind`, and of its derivative by z.
+  m.def(
+      "linear_pairwise(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor offset, "
+      "Tensor? skip, Tensor? active, float softcap, str kind, float beta) -> Tensor sums");
+  m.def(
+      "linear_pairwise_backward(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, "
+      "Tensor offset, Tensor? skip, Tensor? active, float softcap, str kind, float beta, Tensor row_coef, "
+      "bool[] needs_grad, bool weight_grad_fp32) "
+      "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale)");
+  // The k largest logits of each row, descending, of equal ones the first columns first; 0, -1 in rows not active.
+  m.def(
+      "linear_topk(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? active, "
+      "float softcap, int k) -> (Tensor values, Tensor indices, Tensor lse)");
+  // A column of each row with probability softmax(z), by noise that seed [1] int64, row and column decide.
+  m.def(
+      "linear_sample(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, float softcap, "
+      "Tensor seed) -> (Tensor token, Tensor logp)");
+
   // ---- probe: does the GPU library run here ------------------------------------------------------------------------
   m.def("cuda_build_info() -> (str toolkit, str archs)");
   // int32 [1]: the architecture whose code the GPU of `like` ran.

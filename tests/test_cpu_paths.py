@@ -10,7 +10,9 @@ import pytest
 CHECK = """
 import lossk, torch
 from lossk import reference
+from lossk.divergence import KINDS
 from problem import DTYPES, assert_matches, random_problem
+from test_divergence import everything
 
 assert lossk.build_info()["cpu"]["float32"] == "NAME", lossk.build_info()
 torch.manual_seed(0)
@@ -20,6 +22,11 @@ for dtype in DTYPES:
         for reduction in ("mean", "none"):
             p = random_problem(37, 1003, 45, dtype, reduction=reduction, **options)
             assert_matches(p, lossk.linear_cross_entropy, reference.linear_cross_entropy)
+    for kind in KINDS:
+        p = everything(37, 1003, 45, dtype, kind=kind)
+        assert_matches(p, lossk.linear_divergence, reference.linear_divergence, floor=2.0**-8)
+    x, w = torch.randint(-2, 3, (9, 40)).to(dtype), torch.randint(-2, 3, (1003, 40)).to(dtype)
+    assert torch.equal(lossk.linear_topk(x, w, 3).values.double(), (x.double() @ w.double().T).topk(3).values)
 """
 
 

@@ -87,6 +87,71 @@ def test_cce_forward(dtype, device):
                 torch.library.opcheck(torch.ops.lossk.cce_forward.default, arguments)
 
 
+def two_heads(dtype, device):
+    a, b = (head(dtype, device) for _ in range(2))
+    keep = ("input", "linear_weight", "linear_bias", "scale")
+    b["input"], b["linear_weight"] = b["input"][:, :7].contiguous(), b["linear_weight"][:, :7].contiguous()
+    yield *(a[k] for k in keep), *(b[k] for k in keep), a["active"]
+    yield *(a[k] for k in keep[:2]), None, None, *(b[k] for k in keep[:2]), None, None, None
+
+
+@each_dtype(only=[torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["forward_kl", "jsd"])
+def test_linear_divergence(kind, dtype, device):
+    for tensors in two_heads(dtype, device):
+        torch.library.opcheck(torch.ops.lossk.linear_divergence.default, (*tensors, 3.0, 0.0, kind, 0.3))
+
+
+@each_dtype(only=[torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["jsd", "logit_mse"])
+def test_linear_divergence_backward(kind, dtype, device):
+    for tensors in two_heads(dtype, device):
+        stats = torch.ops.lossk.linear_divergence(*tensors, 3.0, 0.0, kind, 0.3)
+        for needs in ([True] * 8, [True, False] * 4, [False] * 5 + [True] * 3):
+            torch.library.opcheck(
+                torch.ops.lossk.linear_divergence_backward.default,
+                (*tensors, 3.0, 0.0, kind, 0.3, stats, torch.randn(N).to(stats), needs, [True, False]),
+            )
+
+
+def pairs(dtype, device):
+    t = head(dtype, device)
+    offset = torch.randn(2, N).to(t["scale"])
+    yield t["input"], t["linear_weight"], t["linear_bias"], t["scale"], offset, t["index"][:, 0].clone(), t["active"]
+    yield t["input"], t["linear_weight"], None, None, offset, None, None
+
+
+@each_dtype(only=[torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["softplus", "psl_tanh"])
+def test_linear_pairwise(kind, dtype, device):
+    for tensors in pairs(dtype, device):
+        torch.library.opcheck(torch.ops.lossk.linear_pairwise.default, (*tensors, 3.0, kind, 0.7))
+
+
+@each_dtype(only=[torch.float64, torch.bfloat16])
+def test_linear_pairwise_backward(dtype, device):
+    for tensors in pairs(dtype, device):
+        for needs in ([True] * 4, [True, False, False, False], [False, True, False, False]):
+            torch.library.opcheck(
+                torch.ops.lossk.linear_pairwise_backward.default,
+                (*tensors, 3.0, "softplus", 0.7, torch.randn(N).to(tensors[4]), needs, True),
+            )
+
+
+@each_dtype(only=[torch.float64, torch.bfloat16])
+def test_linear_topk(dtype, device):
+    for t in with_and_without_options(head(dtype, device)):
+        rest = [t[k] for k in ("input", "linear_weight", "linear_bias", "scale", "active")]
+        torch.library.opcheck(torch.ops.lossk.linear_topk.default, (*rest, 3.0, 5))
+
+
+@each_dtype(only=[torch.float64, torch.bfloat16])
+def test_linear_sample(dtype, device):
+    for t in with_and_without_options(head(dtype, device)):
+        rest = [t[k] for k in ("input", "linear_weight", "linear_bias", "scale")]
+        torch.library.opcheck(torch.ops.lossk.linear_sample.default, (*rest, 3.0, torch.tensor([7], device=device)))
+
+
 PROBES = {"cuda_build_info", "gpu_arch"}
 
 

@@ -10,6 +10,12 @@ enum class Cpu { portable, avx2, avx512, avx512bf16 };
 Cpu cpu();
 const char* cpu_name(Cpu);
 
+// Of tables for each CPU the one for this machine.
+template <class Table>
+const Table& choose(const Table& portable, const Table& avx2, const Table& avx512) {
+  return cpu() >= Cpu::avx512 ? avx512 : cpu() == Cpu::avx2 ? avx2 : portable;
+}
+
 // A register tile is mr rows x vectors vectors: it fills the register file (accumulators, one row of b, one of a).
 struct Portable {
   static constexpr int64_t vector_bytes = 16, mr = 4, vectors = 2;

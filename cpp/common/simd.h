@@ -52,6 +52,15 @@ struct Simd {
     }
   }
 
+  static V log(V x) {
+    if constexpr (sizeof(T) == 8) {
+      for (int64_t i = 0; i < width; ++i) x[i] = std::log(x[i]);
+      return x;
+    } else {
+      return log_float(x);
+    }
+  }
+
   static V tanh(V x) {
     if constexpr (sizeof(T) == 8) {
       for (int64_t i = 0; i < width; ++i) x[i] = std::tanh(x[i]);
@@ -87,6 +96,28 @@ struct Simd {
     std::memcpy(&f2, &e2, sizeof f2);
     const V y = p * f1 * f2;
     return x < lo ? zero : (x > hi ? fill(INFINITY) : (x != x ? x : y));
+  }
+
+  // log x to about 1 ulp (Cephes, logf), also of subnormal numbers.
+  static V log_float(V x) {
+    typedef int32_t I __attribute__((vector_size(Isa::vector_bytes)));
+    const V zero{}, normal = x < 1.17549435e-38f ? x * 8388608.0f : x;  // 2^23
+    I bits;
+    std::memcpy(&bits, &normal, sizeof bits);
+    V e = __builtin_convertvector((bits >> 23) - 126, V), m;
+    bits = (bits & 0x007fffff) | 0x3f000000;
+    std::memcpy(&m, &bits, sizeof m);  // in [1/2, 1)
+    e = x < 1.17549435e-38f ? e - 23 : e;
+    e = m < 0.707106781f ? e - 1 : e;
+    m = m < 0.707106781f ? m + m - 1 : m - 1;
+    V p = fill(7.0376836292e-2f);
+    for (T k :
+         {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f, -1.6668057665e-1f, 2.0000714765e-1f,
+          -2.4999993993e-1f, 3.3333331174e-1f})
+      p = p * m + k;
+    const V square = m * m, y = m * square * p + e * -2.12194440e-4f - square * 0.5f;
+    const V result = m + y + e * 0.693359375f;
+    return x > 0 ? (x == INFINITY ? x : result) : (x == 0 ? fill(-INFINITY) : zero / zero);
   }
 };
 

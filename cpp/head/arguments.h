@@ -7,6 +7,8 @@
 
 namespace lossk {
 
+inline const std::optional<Tensor> kAbsent;  // of what an op does not take
+
 struct HeadArgs {
   const char* op;
   const Tensor &input, &linear_weight;

@@ -76,7 +76,8 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
     if (wanted.bias) out.bias = data<T>(grads.bias);
     if (wanted.scale) out.sums = sums.data() + begin;
     out.fresh = begin == 0;
-    sweep.grads(0, head.segments(), true, dense, coefs.data(), out);
+    CoefGradient<T> gradient(head, begin, dense, coefs.data());
+    sweep.grads(0, head.segments(), true, gradient, out);
     if (wanted.input) store_rows(head, out.input, begin, count, grads.input);
   }
   for (size_t i = 0; i < sums.size(); ++i) data<T>(grads.scale)[head.rows[i]] = sums[i].scale;

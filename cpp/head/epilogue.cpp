@@ -12,11 +12,6 @@ namespace lossk {
 #define epilogue_avx512_double epilogue_portable_double
 #endif
 
-template <class T>
-static const Epilogue<T>& choose(const Epilogue<T>& portable, const Epilogue<T>& avx2, const Epilogue<T>& avx512) {
-  return cpu() >= Cpu::avx512 ? avx512 : cpu() == Cpu::avx2 ? avx2 : portable;
-}
-
 template <>
 const Epilogue<float>& epilogue<float>() {
   return choose(epilogue_portable_float, epilogue_avx2_float, epilogue_avx512_float);

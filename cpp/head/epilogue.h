@@ -46,11 +46,13 @@ struct Epilogue {
       const Segment<T>&, const T* raw, T scale, const int64_t* index, T* logits, RowState<T>& state, T* weights);
   // d loss / d raw over the segment (zero beyond count) -> g; returns its sums, where Segment::row_sums asks.
   using Grad = GradSums<T> (*)(const Segment<T>&, const T* raw, T scale, const int64_t* index, const RowCoef<T>&, T* g);
-  using Add = void (*)(T a, const T* x, T* y);  // y += a x over a segment
+  using Logits = void (*)(const Segment<T>&, const T* raw, T scale, T* z);  // before the margin; -inf beyond count
+  using Add = void (*)(T a, const T* x, T* y);                              // y += a x over a segment
 
   Stats stats_lse, stats_full;
   Grad grad_lse, grad_full;  // grad_lse: a0 and pick only
   Add add;
+  Logits logits;
 };
 
 template <class T>

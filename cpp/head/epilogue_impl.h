@@ -137,35 +137,58 @@ struct EpilogueOf {
 
     if (seg.softcap > 0) {
       if (target >= 0) z[target] += seg.margin;
-      for (int64_t v = seg.count; v < kSegment; ++v) z[v] = 0;
-      for (int64_t v = 0; v < kSegment; v += W) {
-        const V t = S::load(z + v) / seg.softcap;
-        S::store(g + v, S::load(g + v) * (1 - t * t));
-      }
+      through_softcap(seg, z, g);
     }
     GradSums<T> sums;
     if (seg.row_sums) {
-      V by_scale{}, total{}, square{};
+      V total{}, square{};
       for (int64_t v = 0; v < seg.count; v += W) {
-        const V x = S::load(g + v), unscaled = S::load(raw + v) + S::load(seg.bias + v);
-        by_scale += x == 0 ? V{} : x * unscaled;
+        const V x = S::load(g + v);
         total += x;
         square += x * x;
       }
-      sums = {S::sum(by_scale), S::sum(total), S::sum(square)};
+      sums = {by_scale(seg, raw, g), S::sum(total), S::sum(square)};
       for (int64_t k = 0; c.pick != nullptr && k < seg.picks; ++k)
         if (const int64_t v = column(seg, index, k); v >= 0)
           sums.total += c.pick[k] * (seg.softcap > 0 ? slope_at(seg, z[v]) : 1);
     }
-    for (int64_t v = 0; scale != 1 && v < seg.count; v += W) S::store(g + v, S::load(g + v) * scale);
+    times_scale(seg, scale, g);
     return sums;
+  }
+
+  // g by the capped z, -> by what was capped.
+  static void through_softcap(const Segment<T>& seg, T* z, T* g) {
+    for (int64_t v = seg.count; v < kSegment; ++v) z[v] = 0;
+    for (int64_t v = 0; v < kSegment; v += W) {
+      const V t = S::load(z + v) / seg.softcap;
+      S::store(g + v, S::load(g + v) * (1 - t * t));
+    }
+  }
+
+  // d loss / d scale, of g before the scale.
+  static T by_scale(const Segment<T>& seg, const T* raw, const T* g) {
+    V sum{};
+    for (int64_t v = 0; v < seg.count; v += W) {
+      const V x = S::load(g + v), unscaled = S::load(raw + v) + S::load(seg.bias + v);
+      sum += x == 0 ? V{} : x * unscaled;
+    }
+    return S::sum(sum);
+  }
+
+  static void times_scale(const Segment<T>& seg, T scale, T* g) {
+    for (int64_t v = 0; scale != 1 && v < seg.count; v += W) S::store(g + v, S::load(g + v) * scale);
   }
 };
 
 template <class Isa, class T>
 constexpr Epilogue<T> make_epilogue() {
   using E = EpilogueOf<Isa, T>;
-  return {E::template stats<false>, E::template stats<true>, E::template grad<false>, E::template grad<true>, E::add};
+  return {E::template stats<false>,
+          E::template stats<true>,
+          E::template grad<false>,
+          E::template grad<true>,
+          E::add,
+          E::logits};
 }
 
 }  // namespace lossk

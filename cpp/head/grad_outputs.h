@@ -47,15 +47,6 @@ int64_t rows_per_chunk(const Head<T>& head, int64_t active) {
   return std::max<int64_t>(1, std::min<int64_t>({active, 2048, std::max<int64_t>(96, (16 << 20) / per_row)}));
 }
 
-// Rows and segments of one block of the recomputing backward. Long in rows first: d weight sums over them in registers.
-template <class T>
-std::tuple<int64_t, int64_t> block_shape(const Head<T>& head, int64_t active, bool weight_sums) {
-  const int64_t rows = std::max<int64_t>(1, std::min<int64_t>(active, 1032));
-  const int64_t per_column = (rows + (weight_sums ? head.dim : 0)) * int64_t(sizeof(T));
-  const int64_t segments = std::clamp<int64_t>(kBlockBytes / (per_column * kSegment), 1, head.segments());
-  return {rows, segments};
-}
-
 // The picks of one row back into its state: with every statistic the sums have left them out. Each entry counts once.
 template <class T>
 void add_picks(const Head<T>& head, int64_t row, const T* picked, RowState<double>& state) {

@@ -174,7 +174,8 @@ class LiveBackward {
         if (wanted_.bias) out.bias = bias.data();
         out.sums = sums_.data() + begin;
         out.fresh = true;
-        sweep.grads(0, columns.head.segments(), false, rows_.general, coefs.data(), out);
+        CoefGradient<T> gradient(columns.head, begin, rows_.general, coefs.data());
+        sweep.grads(0, columns.head.segments(), false, gradient, out);
         for (int64_t k = 0; wanted_.bias && k < count; ++k) data<T>(grads_.bias)[ids[k]] += bias[k];
         if (!wanted_.weight) continue;
         parallel_ranges(count, [&](int64_t k0, int64_t k1) {

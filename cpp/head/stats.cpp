@@ -3,8 +3,7 @@
 
 #include <tuple>
 
-#include "head/grad_outputs.h"
-#include "head/sweep.h"
+#include "head/recompute.h"
 
 namespace lossk {
 namespace {
@@ -69,67 +68,34 @@ GradTensors backward_of(
     const HeadArgs& args, const Tensor& lse, const std::optional<Tensor>& lse_excl, const Tensor& row_coef,
     const std::optional<Tensor>& index_coef, const Wanted& wanted, bool weight_grad_fp32) {
   const Head<T> head(args);
-  const int64_t n = head.total, active = head.rows.size(), dim = head.dim;
+  const int64_t n = head.total;
   const bool full = row_coef.dim() == 2 && row_coef.size(0) == 6;
   check_tensor(args.op, "lse", lse, {2, n}, scalar_type_of<T>);
   check_tensor(args.op, "row_coef", row_coef, {full ? 6 : 1, n}, scalar_type_of<T>);
   if (lse_excl.has_value()) check_tensor(args.op, "lse_excl", *lse_excl, {2, n}, scalar_type_of<T>);
   if (index_coef.has_value()) check_tensor(args.op, "index_coef", *index_coef, {n, head.picks}, scalar_type_of<T>);
   const Optional<T> lse_of(lse), excl_of(lse_excl), coef_of(row_coef), pick_of(index_coef);
-
-  const ScalarType weight_dtype = weight_grad_fp32 ? scalar_type_of<T> : head.dtype;
-  GradTensors grads = grad_tensors(args, head, wanted, head.dtype, weight_dtype);
-  if (active == 0 || head.vocab == 0) return grads;
-
-  // Chunks of the vocabulary outside, of rows inside: d weight is summed over all rows before it is rounded, once.
-  const bool direct = weight_dtype == scalar_type_of<T>;
-  const auto [chunk, segments] = block_shape(head, active, wanted.weight && !direct);
-  Sweep<T> sweep(head, chunk, segments);
-  std::vector<RowCoef<T>> coefs(chunk);
-  const Scratch input_sum(args.op, wanted.input ? active * dim * sizeof(T) : 0);
-  if (wanted.input) std::fill_n(input_sum.get<T>(), active * dim, T(0));
-  std::vector<GradSums<T>> sums(wanted.scale ? active : 0);
-  Tensor weight_sum =
-      empty(args.op, args.input, {wanted.weight && !direct ? segments * kSegment : 0, dim}, scalar_type_of<T>);
-  for (int64_t s0 = 0; s0 < head.segments(); s0 += segments) {
-    const int64_t s1 = std::min(s0 + segments, head.segments());
-    const int64_t v0 = s0 * kSegment, v1 = std::min(s1 * kSegment, head.vocab);
-    for (int64_t begin = 0; begin < active; begin += chunk) {
-      const int64_t count = std::min(chunk, active - begin);
-      sweep.take_rows(begin, count);
-      for (int64_t r = 0; r < count; ++r) {
-        const int64_t row = head.rows[begin + r];
-        const auto a = [&](int64_t k) { return full || k == 0 ? coef_of.data[k * n + row] : T(0); };
-        const T* excl = excl_of.data;
-        coefs[r] = {
-            .lse = lse_of.data[row],
-            .lse_low = lse_of.data[n + row],
-            .lse_excl = excl ? excl[row] : T(0),
-            .lse_excl_low = excl ? excl[n + row] : T(0),
-            .a0 = a(0),
-            .a1 = a(1),
-            .a2 = a(2),
-            .a3 = a(3),
-            .aX = a(4),
-            .b = a(5),
-            .pick = pick_of.data ? pick_of.data + row * head.picks : nullptr};
-      }
-      GradSinks<T> out;
-      if (wanted.input) out.input = input_sum.get<T>() + begin * dim;
-      if (wanted.weight) out.weight = direct ? data<T>(grads.weight) + v0 * dim : data<T>(weight_sum);
-      if (wanted.bias) out.bias = data<T>(grads.bias);
-      if (wanted.scale) out.sums = sums.data() + begin;
-      out.fresh = begin == 0;
-      sweep.grads(s0, s1, false, full, coefs.data(), out);
+  std::vector<RowCoef<T>> coefs(rows_of_block(head));
+  return recompute(args, head, wanted, weight_grad_fp32, [&](int64_t begin, int64_t count) {
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = head.rows[begin + r];
+      const auto a = [&](int64_t k) { return full || k == 0 ? coef_of.data[k * n + row] : T(0); };
+      const T* excl = excl_of.data;
+      coefs[r] = {
+          .lse = lse_of.data[row],
+          .lse_low = lse_of.data[n + row],
+          .lse_excl = excl ? excl[row] : T(0),
+          .lse_excl_low = excl ? excl[n + row] : T(0),
+          .a0 = a(0),
+          .a1 = a(1),
+          .a2 = a(2),
+          .a3 = a(3),
+          .aX = a(4),
+          .b = a(5),
+          .pick = pick_of.data ? pick_of.data + row * head.picks : nullptr};
     }
-    if (wanted.weight && !direct) {
-      Tensor rows = torch::stable::narrow(grads.weight, 0, v0, v1 - v0);
-      torch::stable::copy_(rows, torch::stable::narrow(weight_sum, 0, 0, v1 - v0));
-    }
-  }
-  if (wanted.input) store_rows(head, input_sum.get<T>(), 0, active, grads.input);
-  for (size_t i = 0; i < sums.size(); ++i) data<T>(grads.scale)[head.rows[i]] = sums[i].scale;
-  return grads;
+    return CoefGradient<T>(head, begin, full, coefs.data());
+  });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats_backward(

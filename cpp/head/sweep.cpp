@@ -5,8 +5,7 @@
 namespace lossk {
 namespace {
 
-constexpr int64_t kRowBlock = 192;  // rows whose logits are made at a time: 288 KB of float, in L2 for the epilogue
-constexpr int64_t kShare = 384;     // rows that may go to another worker: whole row blocks, and a sketch's blocks too
+constexpr int64_t kShare = 384;  // rows that may go to another worker: whole row blocks, and a sketch's blocks too
 
 }  // namespace
 
@@ -47,41 +46,80 @@ void Sweep<T>::logits(int64_t r0, int64_t r1, int64_t columns, const char* weigh
 }
 
 template <class T>
-void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked, const Sketch* sketch) {
-  const Scratch memory(head_.op, head_.segments() * count_ * sizeof(RowState<T>));
-  auto* states = memory.get<RowState<T>>();
-  const auto one_row = full ? head_.epilogue.stats_full : head_.epilogue.stats_lse;
+const T* Sweep<T>::make(int64_t worker, int64_t segment, int64_t r0, int64_t r1) const {
+  T* tile = tile_.template get<T>(worker);
+  const int64_t columns = std::min(kSegment, head_.vocab - segment * kSegment);
+  logits(r0, r1, columns, weight_.template get<char>(worker), tile);
+  return tile;
+}
+
+template <class T>
+void Sweep<T>::visit(Visitor<T>& visitor, bool keep) {
   // Where there are fewer segments than workers, their rows are shared too.
   const int64_t share = round_up(ceil_div(count_, ceil_div(workers_, std::max<int64_t>(1, head_.segments()))), kShare);
   const int64_t shares = ceil_div(count_, std::max<int64_t>(1, share));
   parallel_items(head_.segments() * shares, workers_, [&](int64_t worker, int64_t item) {
     const int64_t s = item / shares, begin = item % shares * share, end = std::min(begin + share, count_);
-    auto* weight = weight_.template get<char>(worker);
     Segment<T> segment;
     head_.load(s, segment);
-    head_.pack_weight(s, weight);
-    alignas(64) T weights[kSegment] = {}, mass[kSegment] = {};  // of a row, of a sketch's block
+    open(worker, s);
+    visitor.open(worker, s);
     for (int64_t r0 = begin; r0 < end; r0 += kRowBlock) {
       const int64_t r1 = std::min(r0 + kRowBlock, end);
       T* raw = keep ? block_.template get<T>() + s * block_stride_ + r0 * kSegment : tile_.template get<T>(worker);
-      logits(r0, r1, segment.count, weight, raw);
-      for (int64_t r = r0; r < r1; ++r) {
-        const int64_t row = head_.rows[begin_ + r];
-        RowState<T>& state = states[s * count_ + r];
-        one_row(
-            segment, raw + (r - r0) * kSegment, head_.scale(row), head_.index(row), picked + row * head_.picks, state,
-            sketch ? weights : nullptr);
-        if (sketch == nullptr) continue;
-        // Trap: relative to an estimate far below the segment's own maximum, exp would overflow.
-        const T beside = std::min(state.max - T(sketch->reference[r]), T(0));
-        if (state.sum > 0) head_.epilogue.add(std::exp(beside), weights, mass);
-        if ((r + 1) % Sketch::kRows != 0 && r + 1 < end) continue;
-        c10::BFloat16* out = sketch->data + (begin_ + r) / Sketch::kRows * head_.vocab + segment.first;
-        for (int64_t v = 0; v < segment.count; ++v) out[v] = float(mass[v]);
-        std::fill_n(mass, kSegment, T(0));
-      }
+      logits(r0, r1, segment.count, weight_.template get<char>(worker), raw);
+      visitor.rows(worker, r0, r1);
+      for (int64_t r = r0; r < r1; ++r) visitor.row(worker, s, segment, r, raw + (r - r0) * kSegment);
     }
   });
+}
+
+namespace {
+
+// Statistics of the rows begin + r, and the sketch of their blocks.
+template <class T>
+struct StatsVisitor final : Visitor<T> {
+  const Head<T>& head;
+  const int64_t begin, count;
+  const bool full;
+  RowState<T>* states;  // [segments, count]
+  T* picked;            // [N, K]
+  const Sketch* sketch;
+  Scratch mass;  // for each worker the weights of a row, and the mass of the block it is in
+
+  StatsVisitor(const Head<T>& h, int64_t b, int64_t c, bool f, RowState<T>* s, T* p, const Sketch* k, int64_t workers)
+      : head(h), begin(b), count(c), full(f), states(s), picked(p), sketch(k), mass(h.op, 2 * kBytes, workers) {
+    for (int64_t w = 0; w < workers; ++w) std::fill_n(mass.get<T>(w), 2 * kSegment, T(0));
+  }
+
+  void row(int64_t worker, int64_t s, const Segment<T>& segment, int64_t r, const T* raw) override {
+    const int64_t row = head.rows[begin + r];
+    RowState<T>& state = states[s * count + r];
+    T *weights = mass.template get<T>(worker), *block = weights + kSegment;
+    (full ? head.epilogue.stats_full : head.epilogue.stats_lse)(
+        segment, raw, head.scale(row), head.index(row), picked + row * head.picks, state, sketch ? weights : nullptr);
+    if (sketch == nullptr) return;
+    // Trap: relative to an estimate far below the segment's own maximum, exp would overflow.
+    const T beside = std::min(state.max - T(sketch->reference[r]), T(0));
+    if (state.sum > 0) head.epilogue.add(std::exp(beside), weights, block);
+    if ((r + 1) % Sketch::kRows != 0 && r + 1 < count) return;
+    c10::BFloat16* out = sketch->data + (begin + r) / Sketch::kRows * head.vocab + segment.first;
+    for (int64_t v = 0; v < segment.count; ++v) out[v] = float(block[v]);
+    std::fill_n(block, kSegment, T(0));
+  }
+
+ private:
+  static constexpr int64_t kBytes = kSegment * sizeof(T);
+};
+
+}  // namespace
+
+template <class T>
+void Sweep<T>::stats(bool full, bool keep, RowState<double>* merged, T* picked, const Sketch* sketch) {
+  const Scratch memory(head_.op, head_.segments() * count_ * sizeof(RowState<T>));
+  auto* states = memory.get<RowState<T>>();
+  StatsVisitor<T> visitor(head_, begin_, count_, full, states, picked, sketch, workers_);
+  visit(visitor, keep);
   parallel_ranges(count_, [&](int64_t r0, int64_t r1) {
     for (int64_t r = r0; r < r1; ++r) {
       RowState<double> state;
@@ -116,14 +154,13 @@ void Sweep<T>::correct(const Sketch& sketch, const RowState<T>* states, const Ro
 }
 
 template <class T>
-void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef<T>* coefs, const GradSinks<T>& out) {
+void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, Gradient<T>& gradient, const GradSinks<T>& out) {
   const int64_t mr = products_.mr, dim = head_.dim, bytes = products_.element_bytes;
   const int64_t segment_steps = products_.steps(kSegment);
   if (out.weight != nullptr && !has_rows_t_) {
     head_.pack_input_t(source_, count_, row_steps_, rows_t_.template get<char>());
     has_rows_t_ = true;
   }
-  const auto one_row = full ? head_.epilogue.grad_full : head_.epilogue.grad_lse;
   auto* sums = sums_.template get<GradSums<T>>();
   parallel_items(s1 - s0, workers_, [&](int64_t worker, int64_t i) {
     auto *weight = weight_.template get<char>(worker), *g_t = g_t_.template get<char>(worker);
@@ -132,20 +169,22 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, bool full, const RowCoef
     head_.load(s0 + i, segment);
     segment.row_sums = out.sums != nullptr;
     if (!kept) head_.pack_weight(s0 + i, weight);
+    gradient.open(worker, s0 + i);
     alignas(64) T g[Products<T>::max_mr * kSegment], bias[kSegment] = {};
     for (int64_t r0 = 0; r0 < count_; r0 += mr) {
       // The panels that replace the raw logits are no larger than they, so writing one never reaches rows unread.
-      if (!kept && r0 % kRowBlock == 0)
-        logits(r0, std::min(r0 + kRowBlock, count_), segment.count, weight, block + r0 * kSegment);
+      if (r0 % kRowBlock == 0) {
+        const int64_t r1 = std::min(r0 + kRowBlock, count_);
+        if (!kept) logits(r0, r1, segment.count, weight, block + r0 * kSegment);
+        gradient.rows(worker, r0, r1);
+      }
       for (int64_t r = r0; r < r0 + mr; ++r) {
         T* g_row = g + (r - r0) * kSegment;
         if (r >= count_) {
           std::fill(g_row, g_row + kSegment, T(0));
           continue;
         }
-        const int64_t row = head_.rows[begin_ + r];
-        sums[i * count_ + r] =
-            one_row(segment, block + r * kSegment, head_.scale(row), head_.index(row), coefs[r], g_row);
+        sums[i * count_ + r] = gradient.row(worker, segment, r, block + r * kSegment, g_row);
         if (out.bias != nullptr) head_.epilogue.add(1, g_row, bias);
       }
       if (out.input != nullptr)

@@ -3,7 +3,9 @@
 from . import losses, nn, policy, tokens
 from ._library import build_info
 from ._live import LiveReport, live_report
+from .divergence import linear_divergence
 from .head import linear_cross_entropy
+from .largest import Range, Sample, TopK, linear_range, linear_rank, linear_sample, linear_topk
 from .stats import LogP, Metrics, Stats, linear_logp, linear_metrics, linear_stats
 
 __version__ = build_info()["version"]
@@ -12,12 +14,20 @@ __all__ = [
     "LiveReport",
     "LogP",
     "Metrics",
+    "Range",
+    "Sample",
     "Stats",
+    "TopK",
     "build_info",
     "linear_cross_entropy",
+    "linear_divergence",
     "linear_logp",
     "linear_metrics",
+    "linear_range",
+    "linear_rank",
+    "linear_sample",
     "linear_stats",
+    "linear_topk",
     "live_report",
     "losses",
     "nn",

@@ -20,25 +20,35 @@ class Head(NamedTuple):
     shape: torch.Size  # of the rows
 
 
-def head(op, input, linear_weight, linear_bias, scale, softcap, scale_name="scale"):
+def head(op, input, linear_weight, linear_bias, scale, softcap, scale_name="scale", prefix=""):
     device = input.device.type if isinstance(input, torch.Tensor) else "meta"
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         cast = lambda x: x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype in _check.FLOATS[:3] else x  # noqa: E731
         input, linear_weight = cast(input), cast(linear_weight)
-    _check.head(op, input, linear_weight, linear_bias)
-    _check.softcap(op, softcap)
+    _check.head(op, input, linear_weight, linear_bias, prefix)
+    _check.softcap(op, softcap, prefix)
     shape, acc = input.shape[:-1], acc_dtype(input)
     if isinstance(scale, torch.Tensor):
-        _check.floats(op, scale_name, scale, shape, input)
+        _check.floats(op, f"{prefix}{scale_name}", scale, shape, input)
         scale = scale.to(acc).reshape(-1)
     else:
-        _check.number(op, "scale", scale, expected="a finite number or a Tensor")
+        _check.number(op, f"{prefix}{scale_name}", scale, expected="a finite number or a Tensor")
         scale = None if scale == 1 else input.new_full((shape.numel(),), scale, dtype=acc)
     bias = None if linear_bias is None else linear_bias.to(acc)
     return Head(
         input.reshape(shape.numel(), input.shape[-1]), linear_weight, bias, scale, float(softcap or 0), acc, shape
     )
+
+
+def one_over(op, name, temperature):
+    """The scale of logits that are divided by a temperature, a number > 0 or a tensor."""
+    if isinstance(temperature, torch.Tensor):
+        return temperature.reciprocal()
+    _check.number(op, name, temperature, expected="a number > 0 or a Tensor")
+    if temperature <= 0:
+        raise ValueError(f"{op}: {name} must be a number > 0 or a Tensor, got {temperature}")
+    return 1.0 / temperature
 
 
 def targets(op, h, vocab, target, soft_target, ignore_index, margin):

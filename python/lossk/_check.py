@@ -30,12 +30,12 @@ def positive(op, name, x):
         raise ValueError(f"{op}: {name} must be a finite number > 0, got {x}")
 
 
-def softcap(op, x):
+def softcap(op, x, prefix=""):
     if x is None:
         return
-    number(op, "softcap", x, expected="None or a finite number > 0")
+    number(op, f"{prefix}softcap", x, expected="None or a finite number > 0")
     if x <= 0:
-        raise ValueError(f"{op}: softcap must be None or a finite number > 0, got {x}")
+        raise ValueError(f"{op}: {prefix}softcap must be None or a finite number > 0, got {x}")
 
 
 def tau(op, x):
@@ -54,24 +54,24 @@ def reduction(op, x):
         raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {x!r}")
 
 
-def head(op, input, linear_weight, linear_bias=None):
-    """input [..., D] and linear_weight [V, D] of one float dtype and device, linear_bias [V]."""
-    tensor(op, "input", input)
-    tensor(op, "linear_weight", linear_weight)
-    for name, x in (("input", input), ("linear_weight", linear_weight)):
+def head(op, input, linear_weight, linear_bias=None, prefix=""):
+    """input [..., D] and linear_weight [V, D] of one float dtype and device, linear_bias [V]; `prefix` of their names."""
+    names = [f"{prefix}input", f"{prefix}linear_weight"]
+    for name, x in zip(names, (input, linear_weight)):
+        tensor(op, name, x)
         if x.dtype not in FLOATS:
             raise TypeError(f"{op}: {name} must be float32, bfloat16, float16 or float64, got {x.dtype}")
     if input.dtype != linear_weight.dtype:
-        raise TypeError(f"{op}: linear_weight must have input's dtype {input.dtype}, got {linear_weight.dtype}")
+        raise TypeError(f"{op}: {names[1]} must have {names[0]}'s dtype {input.dtype}, got {linear_weight.dtype}")
     if input.dim() < 1:
-        raise ValueError(f"{op}: input must be [..., D], got {_shape(input)}")
+        raise ValueError(f"{op}: {names[0]} must be [..., D], got {_shape(input)}")
     if linear_weight.dim() != 2 or linear_weight.shape[1] != input.shape[-1]:
-        raise ValueError(f"{op}: linear_weight must be [V, {input.shape[-1]}], got {_shape(linear_weight)}")
-    device(op, "linear_weight", linear_weight, input)
+        raise ValueError(f"{op}: {names[1]} must be [V, {input.shape[-1]}], got {_shape(linear_weight)}")
+    device(op, names[1], linear_weight, input)
     if input.device.type == "cuda" and input.dtype == torch.float64:
-        raise TypeError(f"{op}: input must be float32, bfloat16 or float16 on CUDA, got torch.float64")
+        raise TypeError(f"{op}: {names[0]} must be float32, bfloat16 or float16 on CUDA, got torch.float64")
     if linear_bias is not None:
-        floats(op, "linear_bias", linear_bias, linear_weight.shape[:1], input)
+        floats(op, f"{prefix}linear_bias", linear_bias, linear_weight.shape[:1], input)
 
 
 def device(op, name, x, like):

@@ -38,7 +38,7 @@ def _blocks(rows):
     return -(-rows // _live.BLOCK)
 
 
-def _grads_like(input, linear_weight, needs_grad, input_dtype, weight_dtype):
+def grads_like(input, linear_weight, needs_grad, input_dtype, weight_dtype):
     acc = acc_dtype(input)
     shapes = (input.shape, linear_weight.shape, linear_weight.shape[:1], input.shape[:1])
     return tuple(
@@ -47,19 +47,19 @@ def _grads_like(input, linear_weight, needs_grad, input_dtype, weight_dtype):
     )
 
 
-def _backward_grads(input, linear_weight, needs_grad, weight_grad_fp32):
+def backward_grads(input, linear_weight, needs_grad, weight_grad_fp32):
     weight_dtype = acc_dtype(input) if weight_grad_fp32 else linear_weight.dtype
-    return _grads_like(input, linear_weight, needs_grad, input.dtype, weight_dtype)
+    return grads_like(input, linear_weight, needs_grad, input.dtype, weight_dtype)
 
 
 @torch.library.register_fake("lossk::linear_stats_backward")
 def _(input, linear_weight, *args):
-    return _backward_grads(input, linear_weight, *args[-2:])
+    return backward_grads(input, linear_weight, *args[-2:])
 
 
 @torch.library.register_fake("lossk::linear_live_backward")
 def _(input, linear_weight, *args):
-    grads = _backward_grads(input, linear_weight, *args[-2:])
+    grads = backward_grads(input, linear_weight, *args[-2:])
     return *grads, input.new_empty((4, _blocks(input.shape[0])), dtype=torch.float32)
 
 
@@ -67,7 +67,7 @@ def _(input, linear_weight, *args):
 def _(input, linear_weight, *args):
     acc = acc_dtype(input)
     loss, lse = input.new_empty((), dtype=acc), input.new_empty(input.shape[0], dtype=acc)
-    return loss, lse, *_grads_like(input, linear_weight, args[-1], acc, acc)
+    return loss, lse, *grads_like(input, linear_weight, args[-1], acc, acc)
 
 
 def only_wanted(needs_grad, grads):
@@ -119,9 +119,9 @@ torch.library.register_autograd("lossk::linear_stats", _stats_backward, setup_co
 # ---- no second derivative --------------------------------------------------------------------------------------------
 
 
-def _no_double_backward(ctx, *grads):
+def no_double_backward(ctx, *grads):
     raise RuntimeError(
-        "lossk: the gradient of a fused head (linear_cross_entropy, cce, linear_stats) cannot be differentiated again; "
+        "lossk: the gradient of a fused head (linear_cross_entropy, linear_stats, linear_divergence, ...) cannot be differentiated again; "
         "where second derivatives are needed, use torch.nn.functional.cross_entropy"
     )
 
@@ -133,11 +133,11 @@ class _Last(torch.autograd.Function):
     def forward(ctx, grad, *inputs):
         return grad.view_as(grad)
 
-    backward = staticmethod(_no_double_backward)
+    backward = staticmethod(no_double_backward)
 
 
-torch.library.register_autograd("lossk::linear_stats_backward", _no_double_backward)
-torch.library.register_autograd("lossk::linear_live_backward", _no_double_backward)
+torch.library.register_autograd("lossk::linear_stats_backward", no_double_backward)
+torch.library.register_autograd("lossk::linear_live_backward", no_double_backward)
 
 
 # ---- cce_forward -----------------------------------------------------------------------------------------------------

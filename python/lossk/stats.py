@@ -74,13 +74,7 @@ def linear_logp(
     slowly. Not with softcap, nor with saved. Errors as linear_cross_entropy.
     """
     op = "linear_logp"
-    if isinstance(temperature, torch.Tensor):
-        scale = temperature.reciprocal()
-    else:
-        _check.number(op, "temperature", temperature, expected="a number > 0 or a Tensor")
-        if temperature <= 0:
-            raise ValueError(f"{op}: temperature must be a number > 0 or a Tensor, got {temperature}")
-        scale = 1.0 / temperature
+    scale = _arguments.one_over(op, "temperature", temperature)
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap, "temperature")
     index, _ = _arguments.targets(op, h, linear_weight.shape[0], target, None, ignore_index, 0.0)
     active = index[:, 0] >= 0

@@ -1,6 +1,17 @@
 """Every formula of lossk once, in plain torch: what the kernels must equal, with the logits in memory."""
 
 from . import live, losses
+from .divergence import linear_divergence
 from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats, logits
 
-__all__ = ["LogP", "Stats", "linear_cross_entropy", "linear_logp", "linear_stats", "live", "logits", "losses"]
+__all__ = [
+    "LogP",
+    "Stats",
+    "linear_cross_entropy",
+    "linear_divergence",
+    "linear_logp",
+    "linear_stats",
+    "live",
+    "logits",
+    "losses",
+]
