@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from lossk.policy import grpo as grpo_loss
 
-from examples.alignment import dpo, grpo
+from examples.alignment import distill, dpo, grpo
 from examples.alignment.lm import pretrain, sample, score
 
 
@@ -41,6 +41,14 @@ def test_dpo_learns_the_preference(start):
     steps = list(dpo.train(start, steps=16, pairs=8))
     assert abs(steps[0].loss - 0.6931) < 1e-3 and steps[0].margin == pytest.approx(0, abs=1e-4)
     assert sum(s.accuracy for s in steps[-4:]) / 4 > 0.7 and sum(s.margin for s in steps[-4:]) > 0
+
+
+@pytest.mark.parametrize("kind", ["jsd", "reverse_kl"])
+def test_the_student_gets_nearer_to_its_teacher(start, kind):
+    steps = list(distill.train(start, steps=25, batch=8, kind=kind))
+    first, last = (sum(s.divergence for s in part) / 5 for part in (steps[:5], steps[-5:]))
+    assert 0 < last < 0.8 * first
+    assert 0 < steps[-1].forward_kl < steps[0].forward_kl
 
 
 def test_advantages_are_relative_to_the_group():

@@ -1,1 +1,1 @@
-"""Reinforcement learning and preferences on a small language model, by lossk.linear_logp and lossk.policy."""
+"""Reinforcement learning, preferences and distillation on a small language model, with lossk's heads."""

@@ -3,8 +3,7 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from lossk import LogP, linear_logp
+from lossk import LogP, linear_logp, linear_sample
 from lossk.cli.demo_model import Run, SmallLM, build, lossk_head, rate
 from lossk.cli.demo_text import Batches, encode, load_corpus, train_tokenizer
 from torch import Tensor
@@ -37,13 +36,13 @@ def score(model: SmallLM, tokens: Tensor, prompt: int) -> LogP:
 
 
 @torch.no_grad()
-def sample(model: SmallLM, prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def sample(model: torch.nn.Module, prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """prompts [B, P] with `count` tokens more, drawn from the model: [B, P + count]."""
     tokens = prompts
     for _ in range(count):
         last = model(tokens).unflatten(0, (len(tokens), -1))[:, -1]
-        p = F.linear(last, model.embedding.weight).softmax(-1)
-        tokens = torch.cat([tokens, torch.multinomial(p, 1, generator=generator)], 1)
+        token = linear_sample(last, model.embedding.weight, generator=generator).token
+        tokens = torch.cat([tokens, token[:, None]], 1)
     return tokens
 
 

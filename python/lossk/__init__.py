@@ -6,6 +6,7 @@ from ._live import LiveReport, live_report
 from .divergence import linear_divergence
 from .head import linear_cross_entropy
 from .largest import Range, Sample, TopK, linear_range, linear_rank, linear_sample, linear_topk
+from .pairwise import linear_pairwise
 from .stats import LogP, Metrics, Stats, linear_logp, linear_metrics, linear_stats
 
 __version__ = build_info()["version"]
@@ -23,6 +24,7 @@ __all__ = [
     "linear_divergence",
     "linear_logp",
     "linear_metrics",
+    "linear_pairwise",
     "linear_range",
     "linear_rank",
     "linear_sample",

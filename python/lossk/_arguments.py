@@ -41,6 +41,22 @@ def head(op, input, linear_weight, linear_bias, scale, softcap, scale_name="scal
     )
 
 
+def same_rows_and_vocabulary(op, student, teacher):
+    """Of two heads: the tokens, the vocabulary, the device, and float64 both or neither."""
+    if teacher.shape != student.shape:
+        raise ValueError(
+            f"{op}: teacher_input must have input's tokens {list(student.shape)}, got {list(teacher.shape)}"
+        )
+    if teacher.acc != student.acc:
+        raise TypeError(
+            f"{op}: teacher_input must be float64 where input is, and only there, got {teacher.input.dtype}"
+        )
+    vocab, other = student.linear_weight.shape[0], teacher.linear_weight.shape[0]
+    if other != vocab:
+        raise ValueError(f"{op}: teacher_linear_weight must have linear_weight's vocabulary of {vocab}, got {other}")
+    _check.device(op, "teacher_input", teacher.input, student.input)
+
+
 def one_over(op, name, temperature):
     """The scale of logits that are divided by a temperature, a number > 0 or a tensor."""
     if isinstance(temperature, torch.Tensor):

@@ -121,8 +121,8 @@ torch.library.register_autograd("lossk::linear_stats", _stats_backward, setup_co
 
 def no_double_backward(ctx, *grads):
     raise RuntimeError(
-        "lossk: the gradient of a fused head (linear_cross_entropy, linear_stats, linear_divergence, ...) cannot be differentiated again; "
-        "where second derivatives are needed, use torch.nn.functional.cross_entropy"
+        "lossk: the gradient of a fused head (linear_cross_entropy, linear_stats, linear_divergence, ...) cannot be "
+        "differentiated again; where second derivatives are needed, use torch.nn.functional.cross_entropy"
     )
 
 

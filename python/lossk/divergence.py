@@ -69,7 +69,7 @@ def linear_divergence(
         scale = _arguments.one_over(op, "teacher_temperature", teacher_temperature)
     taught_by = (teacher_input, teacher_linear_weight, teacher_linear_bias, scale, teacher_softcap)
     teacher = _arguments.head(op, *taught_by, "temperature", prefix="teacher_")
-    _check_together(op, student, teacher)
+    _arguments.same_rows_and_vocabulary(op, student, teacher)
     if not train_teacher:
         teacher = teacher._replace(
             **{name: x.detach() for name, x in zip(teacher._fields[:4], teacher) if x is not None}
@@ -89,18 +89,3 @@ def linear_divergence(
     if reduction == "none":
         return loss.view(student.shape)
     return loss.sum() / (loss.numel() if active is None else active.sum()) if reduction == "mean" else loss.sum()
-
-
-def _check_together(op, student, teacher):
-    if teacher.shape != student.shape:
-        raise ValueError(
-            f"{op}: teacher_input must have input's tokens {list(student.shape)}, got {list(teacher.shape)}"
-        )
-    if teacher.acc != student.acc:
-        raise TypeError(
-            f"{op}: teacher_input must be float64 where input is, and only there, got {teacher.input.dtype}"
-        )
-    vocab, other = student.linear_weight.shape[0], teacher.linear_weight.shape[0]
-    if other != vocab:
-        raise ValueError(f"{op}: teacher_linear_weight must have linear_weight's vocabulary of {vocab}, got {other}")
-    _check.device(op, "teacher_input", teacher.input, student.input)

@@ -37,6 +37,14 @@ class Rows:
         self.index, _ = _arguments.targets(op, self.head, self.vocab, target, None, ignore_index, 0.0)
         self.active = self.index[:, 0] >= 0
 
+    @classmethod
+    def of(cls, op, head, index, active):
+        """Of a head that has been checked, with targets [N, 1] that have."""
+        rows = cls.__new__(cls)
+        rows.op, rows.tau, rows.head, rows.vocab = op, None, head, head.linear_weight.shape[0]
+        rows.index, rows.active = index, active
+        return rows
+
     # ---- statistics of the softmax
 
     def logp(self, *, divide=1.0, margin=0.0):
@@ -86,6 +94,7 @@ class Rows:
         if h.linear_bias is not None:
             z = z + h.linear_bias[at]
         z = z if h.scale is None else z * h.scale
+        z = h.softcap * torch.tanh(z / h.softcap) if h.softcap else z
         return self.or_even(torch.where(self.index[:, 0] < self.vocab, z, math.nan), 0.0)
 
     def logits(self, columns):
@@ -213,10 +222,15 @@ def head_loss(formula):
         loss = formula(rows, **own)
         return reduction_of(op, loss, rows.active, rows.head, token_weight, reduction)
 
-    common = list(inspect.signature(loss).parameters.values())[:-1]
+    return loss_of_formula(loss, formula, COMMON)
+
+
+def loss_of_formula(loss, formula, common):
+    """loss with the name, the own parameters and the docstring of its formula, and what `common` says of all."""
+    shared = list(inspect.signature(loss).parameters.values())[:-1]
     own = [p.replace(kind=p.KEYWORD_ONLY) for p in list(inspect.signature(formula).parameters.values())[1:]]
-    loss.__signature__ = inspect.Signature(common[:3] + own + common[3:])
-    loss.__name__ = loss.__qualname__ = op
+    loss.__signature__ = inspect.Signature(shared[:3] + own + shared[3:])
+    loss.__name__ = loss.__qualname__ = formula.__name__
     loss.__module__ = formula.__module__
-    loss.__doc__ = f"{inspect.cleandoc(formula.__doc__)}\n\n{inspect.cleandoc(COMMON)}"
+    loss.__doc__ = f"{inspect.cleandoc(formula.__doc__)}\n\n{inspect.cleandoc(common)}"
     return loss

@@ -149,3 +149,52 @@ def hl_gauss(z, value_target, edges, sigma):
     below = torch.distributions.Normal(value_target[:, None].to(z.dtype), sigma).cdf(edges.to(z.dtype))
     q = below.diff(dim=-1) / (below[:, -1:] - below[:, :1])
     return -(q * z.log_softmax(-1)).sum(-1)
+
+
+# ---- with a second head
+
+
+def emo(z, y, cost_embedding=None, mode="emo1", linear_weight=None):
+    cost = F.normalize((linear_weight if cost_embedding is None else cost_embedding).detach(), dim=-1).to(z.dtype)
+    demd = 1 - (z.softmax(-1) * (cost[y] @ cost.T)).sum(-1) + _p(z, y).detach()
+    ce = _ce(z, y)
+    if mode == "demd":
+        return demd
+    first, second = (ce, demd) if mode == "emo1" else (demd, ce)
+    return (first + (first / (second + 1e-10)).detach() * second) / (2 if mode == "emo1" else 1)
+
+
+def plackett_luce_distill(z, y, teacher_logits, k=10, temperature=4.0):
+    """teacher_logits [N, V]: the whole ranking is made, and its first k + 1 terms count."""
+    share = (teacher_logits / temperature).softmax(-1)
+    order = teacher_logits.masked_fill(_onehot(z, y).bool(), math.inf).argsort(-1, descending=True)
+    ranked, share = z.gather(-1, order), share.gather(-1, order).to(z.dtype)
+    terms = share * (ranked.flip(-1).logcumsumexp(-1).flip(-1) - ranked)
+    best = (teacher_logits.argsort(-1, descending=True)[:, :k] == y[:, None]).any(-1)
+    return terms.masked_fill(torch.arange(z.shape[-1], device=z.device) > (k - best.int())[:, None], 0).sum(-1)
+
+
+# ---- pairs of logits: linear_pairwise
+
+
+def _others(z, y, f):
+    """sum_{v != y} f(z_v - z_y)."""
+    return (f(z - z.gather(-1, y[:, None])) * (1 - _onehot(z, y))).sum(-1)
+
+
+def pairwise_sigmoid(z, y, bias=0.0):
+    return F.softplus((1 - 2 * _onehot(z, y)) * (z + bias), threshold=40.0).sum(-1)
+
+
+def pairwise_mw(z, y):
+    return _others(z, y, lambda d: F.softplus(d, threshold=40.0)) / (z.shape[-1] - 1)
+
+
+def pairwise_hinge(z, y, margin=1.0):
+    return _others(z, y, lambda d: (margin + d).clamp(min=0)) / z.shape[-1]
+
+
+def pairwise_psl(z, y, activation="tanh", temperature=0.2):
+    d = (z - z.gather(-1, y[:, None])).masked_fill(_onehot(z, y).bool(), -math.inf)
+    log = math.log(2) + F.logsigmoid(2 * d) if activation == "tanh" else (1 + d).clamp(min=0).log()
+    return (log / temperature).logsumexp(-1)

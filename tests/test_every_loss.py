@@ -1,0 +1,129 @@
+"""Every head, loss and divergence of the package in one list: value and all gradients against its reference.
+
+What is particular to each is in its own file; here nothing may be missing.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import lossk
+import pytest
+import test_divergence
+import test_logp
+import test_losses
+import test_losses_contrastive
+import test_losses_sets
+import test_losses_two_heads
+import torch
+from lossk import losses, reference
+from lossk.divergence import KINDS
+from problem import (
+    FLOAT32_AND_HALVES,
+    SMOOTH_STATS,
+    Problem,
+    assert_matches,
+    each_dtype,
+    random_problem,
+    random_stats_problem,
+)
+from tolerance import relative_error, rounding_floor
+
+ROWS, VOCAB, DIM = 45, 331, 300  # ragged: V % 128 != 0, D > 256
+
+
+class Entry(NamedTuple):
+    """One of them, and how to ask for it: problem(rows, vocab, dim, dtype, device=)."""
+
+    problem: Callable[..., Problem]
+    ours: Callable
+    reference: Callable
+    frozen: tuple = ()
+
+
+def _of_target(case):
+    return Entry(
+        lambda *size, **how: test_losses.problem_of(case, *size, **how), *test_losses.pair(case)
+    )  # fmt: skip
+
+
+def _apart(module, case):
+    def problem(rows, vocab, dim, dtype, device):
+        return module.problem_of(case, rows, vocab, dim, dtype=dtype, device=device)
+
+    return Entry(problem, *module.pair(case), module.FROZEN)
+
+
+def _divergence(kind):
+    def problem(*size, device):
+        return test_divergence.everything(*size, device=device, kind=kind)
+
+    return Entry(problem, lossk.linear_divergence, reference.linear_divergence)
+
+
+def _head(make, ours, right, frozen=(), **options):
+    return Entry(lambda *size, device: make(*size, device=device, **options), ours, right, frozen)
+
+
+def _smooth_stats(f):
+    """Those that are differentiable, of all that f gives."""
+    return lambda *a, **k: lossk.Stats(**{name: getattr(f(*a, **k), name) for name in SMOOTH_STATS})
+
+
+SETS = test_losses_sets
+ENTRIES = {
+    "linear_cross_entropy": _head(
+        random_problem, lossk.linear_cross_entropy, reference.linear_cross_entropy, bias=True, class_weight=True,
+        token_weight=True, token_scale=True, label_smoothing=0.1, z_loss=1e-2, softcap=3.0, margin=0.35,
+    ),
+    "linear_logp": _head(test_logp.logp_problem, lossk.linear_logp, reference.linear_logp, temperature="per token"),
+    "linear_stats": _head(
+        random_stats_problem, _smooth_stats(partial(lossk.linear_stats, want=SMOOTH_STATS)),
+        _smooth_stats(reference.linear_stats), bias=True, token_scale=True,
+    ),
+    "decoupled_softmax": _head(SETS.positives_problem, losses.decoupled_softmax, SETS.reference_decoupled),
+    "ntl_mse": _head(SETS.numbers_problem, losses.ntl_mse, SETS.reference_numbers("ntl_mse"), ("number_values",)),
+    "ntl_was": _head(SETS.numbers_problem, losses.ntl_was, SETS.reference_numbers("ntl_was"), ("number_values",)),
+    "hl_gauss": _head(SETS.values_problem, losses.hl_gauss, SETS.reference_hl_gauss, ("value_target", "edges")),
+    **{kind: _divergence(kind) for kind in KINDS},
+    **{case: _of_target(case) for case in test_losses.CASES},
+    **{case: _apart(test_losses_contrastive, case) for case in test_losses_contrastive.CASES},
+    **{
+        f"linear_pairwise {case}" if case.split()[0] not in ("emo", "plackett_luce_distill") else case: _apart(
+            test_losses_two_heads, case
+        )
+        for case in test_losses_two_heads.CASES
+    },
+}  # fmt: skip
+each_entry = pytest.mark.parametrize("name", ENTRIES)
+
+
+def test_nothing_is_missing():
+    here = {name.split()[0] for name in ENTRIES}
+    assert set(losses.__all__) <= here and set(KINDS) <= here
+    without_gradient = {"linear_metrics", "linear_range", "linear_rank", "linear_sample", "linear_topk"}
+    heads = {name for name in lossk.__all__ if name.startswith("linear_")}
+    assert heads - without_gradient - {"linear_divergence"} <= here
+
+
+@each_entry
+@pytest.mark.float64
+def test_float64(name, device):
+    entry = ENTRIES[name]
+    p = entry.problem(ROWS, VOCAB, DIM, torch.float64, device=device)
+    ours, right = (p.gradients(f, frozen=entry.frozen) for f in (entry.ours, entry.reference))
+    compared = [k for k, x in ours.items() if x.is_floating_point() and right[k] is not None]
+    assert any(k.startswith("grad of") for k in compared)
+    for k in compared:
+        assert relative_error(ours[k], right[k]) < 1e-9, k
+
+
+@each_dtype(only=FLOAT32_AND_HALVES)
+@each_entry
+def test_by_the_rule(name, dtype, device):
+    """Where a result has few digits by its nature, a sum that cancels or a vector rounded to its dtype, its own file
+    says why; the floor here is the least that holds for all."""
+    entry = ENTRIES[name]
+    p = entry.problem(ROWS, VOCAB, DIM, dtype, device=device)
+    floor = max(rounding_floor(dtype), 2.0**-16, 0.0 if dtype == torch.float32 else torch.finfo(dtype).eps)
+    assert_matches(p, entry.ours, entry.reference, frozen=entry.frozen, floor=floor)
