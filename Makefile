@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find cpp cuda tests/device -type f -regex ".*\.\(h\|cpp\|cuh\|cu\)" 2>/dev/null)
 SOURCES := pyproject.toml CMakeLists.txt $(CPP)
 
-.PHONY: demo live-columns test test-slow bench bench-check emulator emulator-check emulator-test cuda-check gpu-check gpu-bench format lint clean
+.PHONY: demo live-columns test test-slow bench bench-check emulator emulator-check mutants emulator-test cuda-check gpu-check gpu-bench format lint clean
 
 demo: $(VENV)/installed  ## train a small language model with torch's head and with lossk's, side by side
 	$(BIN)/lossk demo
@@ -20,9 +20,10 @@ test: $(VENV)/installed  ## the default tests
 test-slow: $(VENV)/installed  ## the long ones
 	$(BIN)/python -m pytest -m slow
 
-bench: $(VENV)/benches  ## ten minutes: every contender, then the table in the README
+bench: $(VENV)/benches  ## half an hour: every contender, then the table in the README
 	mkdir -p bench/results/cpu
 	$(BIN)/python -m pytest bench/bench_cce.py -o addopts= --benchmark-only --benchmark-json=bench/results/cpu/cce.json
+	$(BIN)/python -m pytest bench/bench_heads.py -o addopts= --benchmark-only --benchmark-json=bench/results/cpu/heads.json
 	$(BIN)/python -m bench.table
 
 bench-check: $(VENV)/installed  ## two minutes: ratios against the committed baseline
@@ -34,13 +35,18 @@ emulator: $(VENV)/builders  ## the tests of the CUDA kernels, built for a CPU
 	$(BIN)/cmake -G Ninja -S tests/device -B build/emulator -DCMAKE_BUILD_TYPE=None -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/emulator
 
-emulator-check: emulator $(VENV)/installed  ## ten minutes: they pass, in three builds, every seeded bug is found, and ops on them pass pytest
+emulator-check: emulator $(VENV)/installed  ## ten minutes: they pass, in three builds, some seeded bugs are found, and ops on them pass pytest
 	$(BIN)/ctest --test-dir build/emulator --verbose --parallel 2
-	$(BIN)/python tests/device/mutants.py build/emulator
+	$(BIN)/python tests/device/mutants.py build/emulator --some
 	$(EMULATED) tests/test_stats_values.py tests/test_logp.py tests/test_cce_values.py
+	$(EMULATED) tests/test_largest.py -k "topk or rank or leading or repeated"
+	$(EMULATED) tests/test_divergence.py -k "masked or infinitely or frozen or (options and none and bfloat16)"
 	$(EMULATED) tests/test_live.py -k "test_options and bfloat16"
 	$(EMULATED) tests/test_losses.py tests/test_losses_sets.py -k "leading or ignored or positive"
 	LOSSK_KERNELS=mma_sync $(EMULATED) tests/test_stats_gradients.py
+
+mutants: emulator  ## ten minutes: every seeded bug is found
+	$(BIN)/python tests/device/mutants.py build/emulator
 
 emulator-test: emulator $(VENV)/installed  ## twelve minutes: the tests of the head's ops on the emulated CUDA kernels
 	$(EMULATED)

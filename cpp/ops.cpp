@@ -74,7 +74,8 @@ STABLE_TORCH_LIBRARY(lossk, m) {
   m.def(
       "linear_topk(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? active, "
       "float softcap, int k) -> (Tensor values, Tensor indices, Tensor lse)");
-  // A column of each row with probability softmax(z), by noise that seed [1] int64, row and column decide.
+  // A column of each row with probability softmax(z), by noise that seed [1] int64, row and column decide; any column
+  // of a row with nan.
   m.def(
       "linear_sample(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, float softcap, "
       "Tensor seed) -> (Tensor token, Tensor logp)");

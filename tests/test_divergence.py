@@ -32,7 +32,7 @@ def problem_of(
     if temperatures:
         t |= {name: (torch.rand(rows) + 0.5).to(wide(dtype)) for name in ("temperature", "teacher_temperature")}
     if weights:
-        t["token_weight"] = torch.randn(rows).to(wide(dtype))
+        t["token_weight"] = (torch.rand(rows) + 0.1).to(wide(dtype))
     if masked:
         t["mask"] = torch.rand(rows) < 0.7
     if lead is not None:

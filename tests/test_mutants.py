@@ -36,6 +36,13 @@ def test_every_launcher_has_mutants_of_the_classes():
     assert len(mutants.MUTANTS) >= 20
 
 
+def test_some_are_of_every_kind_and_launcher():
+    chosen = mutants.some()
+    for of in (lambda m: m.kind, lambda m: m.kernel.launcher):
+        assert {of(m) for m in chosen} == {of(m) for m in mutants.MUTANTS}
+    assert len(chosen) < len(mutants.MUTANTS) / 2
+
+
 def test_the_tests_that_must_kill_exist():
     sources = "".join(path.read_text() for path in (ROOT / "tests/device/kernels").glob("*.cu"))
     tests = set(re.findall(r"LOSSK_TEST\((\w+)\)", sources))

@@ -7,6 +7,7 @@ import torch
 from lossk import tokens
 from lossk.tokens import (
     clip_cov_mask,
+    empg,
     goldfish_mask,
     kl_cov_mask,
     loss_reweight,
@@ -232,3 +233,34 @@ REFUSED = [
 def test_refused(rule, arguments, options, word):
     with pytest.raises((ValueError, TypeError), match=rf"{rule.__name__}: {word} must"):
         rule(*arguments, **options)
+
+
+# ---- entropy-modulated advantages ------------------------------------------------------------------------------------
+
+
+def test_empg_is_the_rule_step_by_step():
+    step = torch.full((B, T), -1)
+    for row, lengths in enumerate([(5, 9, 20), (7,), (10, 10, 10, 30), ()]):
+        begin = 0
+        for number, length in enumerate(lengths):
+            step[row, begin + 1 : begin + length] = number  # the first token of each belongs to none
+            begin += length
+    entropy, advantage = torch.rand(B, T).double(), torch.randn(B).double()
+    of_step = {
+        (row, number): entropy[row][step[row] == number].mean()
+        for row in range(B)
+        for number in range(step[row].max() + 1)
+    }
+    low, high = min(of_step.values()), max(of_step.values())
+    h = {key: (x - low) / (high - low + 1e-8) for key, x in of_step.items()}
+    mean = sum(torch.exp(-2 * x) for x in h.values()) / len(h)
+    right = torch.zeros(B, T).double()
+    for (row, number), x in h.items():
+        bonus = 0.3 * torch.exp(-0.5 * h[row, number + 1]) if (row, number + 1) in h else 0
+        right[row][step[row] == number] = advantage[row] * torch.exp(-2 * x) / mean + bonus
+    right = torch.where(step >= 0, right - right.sum() / (step >= 0).sum(), 0)
+    got = empg(advantage, entropy, step, k=2.0, k_future=0.5, zeta=0.3)
+    torch.testing.assert_close(got, right, rtol=1e-6, atol=1e-7)
+    assert not empg(advantage, entropy, torch.full((B, T), -1)).any()
+    with pytest.raises(ValueError, match="empg: step must have shape"):
+        empg(advantage, entropy, step[:, 1:])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from bench.gpu import distillation as distillation  # registers its family
 from bench.gpu.check import FOLDER, NO_DEVICE, ROOT, SITE, architecture, build_package
 from bench.gpu.families import FAMILIES, Clock
 from bench.gpu.steps import run_steps, summary

@@ -1,9 +1,12 @@
 // What every op of the head is called with, see ops.cpp: the same for a CPU and for a GPU.
 #pragma once
+#include <iterator>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "common/check.h"
+#include "head/compare.h"
 
 namespace lossk {
 
@@ -15,6 +18,13 @@ struct HeadArgs {
   const std::optional<Tensor>&linear_bias, &scale, &index, &aux, &active;
   double softcap, margin;
 };
+
+// A kind of two heads, or one of a head and numbers, by its name.
+inline Compare compare_of(const char* op, const std::string& name, bool two_heads) {
+  for (int k = 0; k < int(std::size(kCompareNames)); ++k)
+    if (name == kCompareNames[k] && of_two_heads(Compare(k)) == two_heads) return Compare(k);
+  fail(op, ": kind is unknown, got ", name);
+}
 
 struct Wanted {  // gradients
   bool input, weight, bias, scale;

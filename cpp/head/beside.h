@@ -5,12 +5,6 @@
 
 namespace lossk {
 
-inline Compare compare_of(const char* op, const std::string& name, bool two_heads) {
-  for (int k = 0; k < int(std::size(kCompareNames)); ++k)
-    if (name == kCompareNames[k] && of_two_heads(Compare(k)) == two_heads) return Compare(k);
-  fail(op, ": kind is unknown, got ", name);
-}
-
 // What stands beside a row. A second head is swept by `sweep`, which has taken the same rows.
 template <class T>
 struct Beside {
@@ -93,6 +87,7 @@ struct SumsVisitor final : Visitor<T> {
   }
 };
 
+// Of one row, whose segments lie `stride` apart.
 template <class T>
 CompareTotals total(Compare kind, const ComparedSums<T>* of_segment, int64_t segments, int64_t stride);
 

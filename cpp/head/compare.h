@@ -161,7 +161,8 @@ struct Comparison {
   }
 };
 
-// |d / dz|, or |d / du|, is at most this for a row of these sums: what float16 is scaled by. Of mean where |u| <= 1.
+// |d / dz|, or |d / du|, is at most this for a row whose sums are a and b, or whose numbers u and c they are: what
+// float16 is scaled by. Of mean where |u| <= 1, of psl where the largest power is 1 and beta at most 1.
 LOSSK_BOTH float bound(Compare k, float beta, float a, float b, bool by_u) {
   const float divergence = a + b, own = by_u ? b : a, w = by_u ? beta : 1 - beta;
   switch (k) {
@@ -174,8 +175,8 @@ LOSSK_BOTH float bound(Compare k, float beta, float a, float b, bool by_u) {
     case Compare::tvd: return 1 + std::fabs(own);
     case Compare::logit_mse: return 2 * std::sqrt(a);
     case Compare::bernoulli_kl: return by_u ? 1 + a : 1;
-    case Compare::psl_tanh:
-    case Compare::psl_relu: return 2 / beta;
+    case Compare::psl_tanh: return 2 / beta;
+    case Compare::psl_relu: return std::exp(-b) / beta;
     default: return 1;
   }
 }

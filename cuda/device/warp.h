@@ -40,6 +40,9 @@ LOSSK_DEVICE T shuffle_down(T x, int lanes, uint32_t mask = kAllLanes) {
 // ...-instructions-vote-sync
 LOSSK_DEVICE uint32_t warp_ballot(bool vote, uint32_t mask = kAllLanes) { return __ballot_sync(mask, vote); }
 
+// integer-arithmetic-instructions-popc: how many bits are set
+LOSSK_DEVICE int count_bits(uint32_t x) { return __popc(x); }
+
 // ...-instructions-match-sync: the lanes that hold the same x
 LOSSK_DEVICE uint32_t match_any(uint32_t x, uint32_t mask = kAllLanes) { return __match_any_sync(mask, x); }
 

@@ -27,6 +27,7 @@ LOSSK_DEVICE T shuffle_down(T x, int lanes, uint32_t mask = kAllLanes) {
 }
 
 LOSSK_DEVICE uint32_t warp_ballot(bool vote, uint32_t mask = kAllLanes) { return emulator::warp_ballot(vote, mask); }
+LOSSK_DEVICE int count_bits(uint32_t x) { return std::popcount(x); }
 LOSSK_DEVICE uint32_t match_any(uint32_t x, uint32_t mask = kAllLanes) { return emulator::match_any(x, mask); }
 
 LOSSK_DEVICE uint32_t reduce_add(uint32_t x, uint32_t mask = kAllLanes) {

@@ -4,26 +4,12 @@
 
 namespace lossk::head {
 
-using device::Element;
-
 void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, const Gradients& grads) {
   if (x.n == 0 || x.v == 0 || !wanted.any()) return;
-  const bool same = grads.input.scalar_type() == x.like.scalar_type();
-  x.lay_out_input(wanted.input && same ? std::optional(grads.input) : std::nullopt);
-  const int most = columns_at_a_time(x), stride = std::min(most, round_up(x.v, 8));
-  Tensor out = x.scratch({x.planes(), x.n, stride}, x.type == Element::fp16 ? ScalarType::Half : ScalarType::BFloat16);
-  Tensor sum = x.scratch({wanted.input && most < x.v ? x.n : 0, x.d}, ScalarType::Float);
-  Tensor row_sums = x.scratch({wanted.scale ? x.path.parts * ceil_div(most, kSpan) : 0, x.n}, ScalarType::Float);
-  Matrix input_by_columns = x.input_by_columns();
-  const bool by_units = x.type == Element::fp16;
-  Tensor unit = x.scratch({by_units ? x.n + 1 : 0}, ScalarType::Float);
-  Tensor times = x.scratch({by_units ? x.n : 0}, ScalarType::Float);
-  const float* by = by_units ? data<float>(unit) : nullptr;
-  if (by_units) {
-    x.run(find_units({x.head, coefs, full, data<float>(unit), data<float>(times)}, x.device.stream));
-    if (wanted.weight) input_by_columns = x.input_by_columns(data<float>(times));
-  }
-
+  const int most = columns_at_a_time(x);
+  const auto parts_of_row = [&](int columns) { return x.path.parts * ceil_div(columns, kSpan); };
+  FromDlogits products(x, wanted, grads, most, parts_of_row(most));
+  products.find_units(coefs, full);
   for (int first = 0; first < x.v; first += most) {
     const int count = std::min(most, x.v - first);
     const Matrix weight = x.weight(first, count);
@@ -31,60 +17,12 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
         {.product = {x.input(), weight, x.d, kSpan, x.head.rows_there},
          .head = x.part(first, count),
          .coefs = coefs,
-         .unit = by,
-         .out = out.data_ptr(),
-         .stride = stride,
-         .row_sums = wanted.scale ? data<float>(row_sums) : nullptr},
+         .unit = products.unit(),
+         .out = products.dlogits(),
+         .stride = products.stride,
+         .row_sums = products.row_sums()},
         x.type, full, x.device.stream));
-    const int64_t plane = int64_t{x.n} * stride;
-    if (wanted.weight) {
-      const bool wide = grads.weight.scalar_type() == ScalarType::Float;
-      x.run(x.path.store(
-          {.product = {{out.data_ptr(), count, stride, plane}, input_by_columns, x.n, kSpan, {}, x.head.rows_there},
-           .out = static_cast<char*>(grads.weight.data_ptr()) +
-                  int64_t{first} * x.d * bytes_of(grads.weight.scalar_type()),
-           .wide = wide,
-           .unit = by ? by + x.n : nullptr,
-           .rows = count,
-           .columns = x.d,
-           .first = true,
-           .last = true},
-          x.type, Along::rows, x.device.stream));
-    }
-    if (wanted.bias)
-      x.run(column_sums(
-          {out.data_ptr(), x.n, stride, count, x.head.rows_there, by, data<float>(grads.bias) + first}, x.type,
-          x.device.stream));
-    if (wanted.scale)
-      x.run(add_row_sums(
-          {data<float>(row_sums), x.path.parts * ceil_div(count, kSpan), x.n, x.head.ids, x.head.rows_there, by,
-           data<float>(grads.scale)},
-          x.device.stream));
-    if (wanted.input) {
-      const bool last = first + count == x.v;
-      Tensor whole = grads.input;
-      // Rows that are not there get nothing from the product. Input's may lie here, but nobody reads them any more.
-      if (last && x.head.ids) torch::stable::zero_(whole);
-      x.run(x.path.store(
-          {.product =
-               {{out.data_ptr(), x.n, stride, plane},
-                {weight.data, x.d, weight.stride, weight.plane},
-                count,
-                kSpan,
-                x.head.rows_there},
-           .out = grads.input.data_ptr(),
-           .wide = grads.input.scalar_type() == ScalarType::Float,
-           .sum = data<float>(sum),
-           .ids = x.head.ids,
-           .count = x.head.rows_there,
-           .unit = by,
-           .unit_by_row = true,
-           .rows = x.n,
-           .columns = x.d,
-           .first = first == 0,
-           .last = last},
-          x.type, Along::depth, x.device.stream));
-    }
+    products.add(first, weight, parts_of_row(count));
   }
 }
 

@@ -119,7 +119,7 @@ void loss_and_gradient(
            .columns = x.d,
            .first = first == 0,
            .last = true},
-          x.type, Along::rows, x.device.stream));
+          x.type, Along::rows, Along::rows, x.device.stream));
     if (wanted.bias)
       x.run(column_sums(
           {out.data_ptr(), rows, stride, x.v, head.rows_there, by, data<float>(grads.bias)}, x.type, x.device.stream));
@@ -141,7 +141,7 @@ void loss_and_gradient(
            .columns = x.d,
            .first = true,
            .last = true},
-          x.type, Along::depth, x.device.stream));
+          x.type, Along::depth, Along::rows, x.device.stream));
   }
 }
 

@@ -1,4 +1,5 @@
-// What the head's backwards share: their coefficients checked, and the tensors of their gradients.
+// What the head's backwards share: their coefficients checked, the tensors of their gradients, and the products that
+// dlogits become.
 #pragma once
 #include "head/operands.h"
 
@@ -19,27 +20,49 @@ struct Gradients {  // [0] where not wanted
 };
 
 // Zeros, but for the two that `backward` writes whole where it computes anything.
-inline Gradients gradient_tensors(
-    const Operands& x, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype) {
-  const auto make = [&](bool want, std::vector<int64_t> shape, ScalarType dtype, bool written) {
-    if (!want) shape = {0};
-    return written ? x.scratch(shape, dtype) : lossk::zeros(x.op, x.like, shape, dtype);
-  };
-  const bool computed = x.n > 0 && x.v > 0;
-  return {
-      make(wanted.input, {x.n, x.d}, input_dtype, computed), make(wanted.weight, {x.v, x.d}, weight_dtype, computed),
-      make(wanted.bias, {x.v}, ScalarType::Float, false), make(wanted.scale, {x.n}, ScalarType::Float, false)};
-}
+Gradients gradient_tensors(const Operands& x, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype);
 
 // By recomputation, a part of the vocabulary at a time.
 void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, const Gradients& grads);
 
 constexpr int kSpan = 256;  // columns that one block does in order: a multiple of every tile's
 
-// As many columns as fit the workspace: few of them make short sums for d input, read and written again each time.
-inline int columns_at_a_time(const Operands& x) {
-  const int64_t fit = kWorkspaceBytes / (2 * int64_t{x.planes()} * std::max(x.n, 1)) / kSpan * kSpan;
+// As many columns as `bytes` hold of dlogits: few of them make short sums for d input, read and written again each
+// time.
+inline int columns_at_a_time(const Operands& x, int64_t bytes = kWorkspaceBytes) {
+  const int64_t fit = bytes / (2 * int64_t{x.planes()} * std::max(x.n, 1)) / kSpan * kSpan;
   return static_cast<int>(std::clamp<int64_t>(fit, kSpan, x.most_columns(kSpan)));
 }
+
+// All gradients of a head from its dlogits, which the caller writes, a part of the vocabulary at a time. The head has
+// rows and columns.
+class FromDlogits {
+ public:
+  // Lays input out. `most` columns a part; `row_parts`: of what the caller sums of a row in one part, for d scale.
+  FromDlogits(Operands& x, const Wanted& wanted, const Gradients& grads, int most, int row_parts);
+
+  // float16's, which then has a unit.
+  void find_units(const Coefs& coefs, bool full, const float* bound = nullptr);
+
+  int64_t plane() const { return int64_t{x_.n} * stride; }
+  void* dlogits() const { return out_.data_ptr(); }          // [planes, N, stride]
+  const float* unit() const { return unit_; }                // null but for float16
+  float* row_sums() const { return row_sums_; }              // [row_parts, N]; null: not wanted
+  void add(int first, const Matrix& weight, int row_parts);  // weight: the part's columns
+
+  const int stride;
+
+ private:
+  void add_weight(int first, int count);
+  void add_input(int first, const Matrix& weight);
+
+  Operands& x_;
+  const Wanted wanted_;
+  const Gradients grads_;
+  const Tensor out_, sum_, row_sums_tensor_, unit_tensor_, times_;
+  const float* const unit_;
+  float* const row_sums_;
+  Matrix input_by_columns_;
+};
 
 }  // namespace lossk::head

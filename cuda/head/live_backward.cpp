@@ -156,7 +156,7 @@ class LiveBackward {
                .first = false,
                .last = false,
                .sum_by_ids = true},
-              x_.type, Along::rows, x_.device.stream));
+              x_.type, Along::rows, Along::rows, x_.device.stream));
         if (wanted_.bias)
           x_.run(column_sums(
               {.from = out.data_ptr(),
@@ -189,7 +189,7 @@ class LiveBackward {
                .columns = x_.d,
                .first = first == 0,
                .last = false},
-              x_.type, Along::depth, x_.device.stream));
+              x_.type, Along::depth, Along::rows, x_.device.stream));
       }
     }
   }
@@ -232,7 +232,7 @@ class LiveBackward {
              .columns = x_.d,
              .first = first == 0,
              .last = false},
-            x_.type, Along::depth, x_.device.stream));
+            x_.type, Along::depth, Along::rows, x_.device.stream));
       }
       if (wanted_.weight) {
         const int64_t place = int64_t{first} * x_.d;
@@ -250,7 +250,7 @@ class LiveBackward {
              .columns = x_.d,
              .first = false,
              .last = true},
-            x_.type, Along::rows, x_.device.stream));
+            x_.type, Along::rows, Along::rows, x_.device.stream));
       }
     }
     if (x_.head.bias && full_) x_.run(sum_dense_bias(x_.head, over_dead(2) + blocks_, x_.device.stream));

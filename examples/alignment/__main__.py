@@ -1,5 +1,4 @@
-"""python -m examples.alignment: pretrains, then GRPO, DPO and distillation, each from the same model; six minutes on two
-cores."""
+"""python -m examples.alignment: pretrains, then GRPO, DPO and distillation from there; six minutes on two cores."""
 
 from rich.console import Console
 from rich.table import Table

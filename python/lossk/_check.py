@@ -55,7 +55,7 @@ def reduction(op, x):
 
 
 def head(op, input, linear_weight, linear_bias=None, prefix=""):
-    """input [..., D] and linear_weight [V, D] of one float dtype and device, linear_bias [V]; names begin with prefix."""
+    """input [..., D] and linear_weight [V, D] of one float dtype and device, linear_bias [V]; prefix: of names."""
     names = [f"{prefix}input", f"{prefix}linear_weight"]
     for name, x in zip(names, (input, linear_weight)):
         tensor(op, name, x)

@@ -185,6 +185,41 @@ def steer_weight(logp, old_logp, entropy, advantage, *, least=0.8, floor=0.02, m
     return torch.where(mask, torch.exp(-rate * change).clamp(least, 1), 0)
 
 
+def empg(advantage, entropy, step, *, k=1.0, k_future=1.0, zeta=0.1, eps=1e-8):
+    """Entropy-modulated advantages: an agent's sure steps count more, unsure ones less, and so does what leads to a
+    sure step.
+
+    A g(h_t) + zeta exp(-k_future h_{t+1}), less the mean over the tokens that count; h_t a step's mean entropy, scaled
+    from the least to the most of the batch to [0, 1]; g(h) = exp(-k h) over its mean over the steps; a sequence's last
+    step has no bonus.
+
+    advantage [..., T] or [...], entropy [..., T], step [..., T] int64: which step of its sequence a token belongs to, 0
+    1 2 ..., -1: none, whose result is 0. No gradient. Returns [..., T].
+    Source: Wang et al. 2025, Harnessing Uncertainty, arXiv:2509.09265, equations 10 to 12; the mean comes off as the
+    paper's text has it.
+    """
+    op = "empg"
+    _mask(op, entropy, None, "entropy")
+    _check.integers(op, "step", step, entropy.shape, entropy)
+    for name, x in (("k", k), ("k_future", k_future), ("zeta", zeta)):
+        _check.number(op, name, x)
+    advantage, entropy = (x.detach() for x in (_per_token(op, advantage, entropy), entropy))
+    mask, length = step >= 0, step.shape[-1]
+    # Sums by step, of which a sequence has at most as many as tokens; one more for the tokens of none.
+    place, shape = torch.where(mask, step, length).long(), (*step.shape[:-1], length + 2)
+    add = lambda x: entropy.new_zeros(shape).scatter_add(-1, place, torch.where(mask, x, 0))[..., :-1]  # noqa: E731
+    count = add(torch.ones_like(entropy))
+    there, mean = count > 0, add(entropy) / count.clamp(min=1)
+    low, high = torch.where(there, mean, math.inf).amin(), torch.where(there, mean, -math.inf).amax()
+    h = torch.where(there, (mean - low) / (high - low + eps), 0)
+    sure = torch.where(there, torch.exp(-k * h), 0)
+    sure = sure * there.sum() / (sure.sum() + eps)
+    bonus = torch.where(there, zeta * torch.exp(-k_future * h), 0).roll(-1, -1)  # of the step after
+    at = place.clamp(max=length)
+    changed = torch.where(mask, advantage * sure.gather(-1, at) + bonus.gather(-1, at), 0)
+    return torch.where(mask, changed - changed.sum() / mask.sum().clamp(min=1), 0)
+
+
 def step_radius(low, high):
     """How far a step may go along a direction before softmax's expansion stops converging: pi / (high - low).
 

@@ -47,9 +47,11 @@ LIVE_STORE = Kernel("head/gradient/gradient_sm90.cu", ("live_wgmma_bf16",))
 LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))
 LIVE = Kernel("head/live/live.cu", ("live_picks", "live_wgmma_bf16"))
 KEPT = Kernel("head/kept/kept.cu", ("kept_mma_bf16",))
+COMPARE = Kernel("head/compare/compare.cu", ("compare_mma_masked", "compare_mma_bf16", "compare_wgmma_bf16"))
+LARGEST = Kernel("head/largest/largest.cu", ("largest_mma_nan", "largest_mma_bf16", "sample_mma_bf16"))
 KEPT_WGMMA = Kernel("head/kept/kept_sm90.cu", ("kept_wgmma_bf16",))
 LIVE_WGMMA = Kernel("head/live/dlogits_sm90.cu", ("live_wgmma_bf16",))
-KERNELS = (LIVE, KEPT, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
+KERNELS = (LIVE, KEPT, COMPARE, LARGEST, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
 
 
 class Mutant(NamedTuple):
@@ -71,6 +73,8 @@ _STORE, _DLOGITS, _SUMS = (f"head/gradient/{name}.cuh" for name in ("store", "dl
 _SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", "head/head.h"
 _LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns", "fill"))
 _KEEP, _KEPT = "head/kept/keep.cuh", "head/kept/dlogits.cuh"
+_TERMS, _COMPARED = "head/compare/sums.cuh", "head/compare/dlogits.cuh"
+_LARGEST, _LINE = "head/largest/largest.cuh", "head/logit_line.cuh"
 _ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
 _TURN = "if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
@@ -237,6 +241,31 @@ MUTANTS = [
     Mutant("wrong value", KEPT, _KEPT, "column + i / 2 * 8; row", "column + i / 2 * 4; row"),
     Mutant("unwritten padding", KEPT, _KEPT, "if (first_row >= rows) return;", "if (row >= rows) return;"),
     Mutant("overrun", KEPT, _KEPT, "row + 8 * slot < rows && ", ""),
+    # ---- row kernels on kept logits: what is compared
+    Mutant("wrong value", COMPARE, _TERMS, "cross + sum_a * (by_a - by_b)", "cross"),
+    Mutant("wrong value", COMPARE, _TERMS, "cross += w == 0 ? 0 : w *", "cross += w *"),
+    Mutant("wrong place", COMPARE, _TERMS, "int64_t{index} * n", "int64_t{blockIdx.y} * n"),
+    Mutant("off-by-one tail", COMPARE, _TERMS, "column + i < own.end && column", "column + i <= own.end && column"),
+    Mutant("wrong value", COMPARE, _TERMS, " && column + i != f.skip", ""),
+    Mutant("wrong value", COMPARE, _TERMS, "c.skip[id] - c.z.head.first", "c.skip[id]"),
+    Mutant("ignored rows", COMPARE, _TERMS, "if (!is_there(c.z.head, own.line)) return;\n  const bool", "const bool"),
+    Mutant("unwritten padding", COMPARE, _COMPARED, "round_up(head.columns, 8)", "head.columns"),
+    Mutant("unwritten padding", COMPARE, _COMPARED, "min(head.rows, round_up(rows, 64))", "rows"),
+    Mutant("wrong place", COMPARE, _COMPARED, "z_line(p.z, of_z, line_of_all, coef)", "z_line(p.z, of_z, line, coef)"),
+    Mutant("wrong value", COMPARE, _COMPARED, "sum_ += g * unscaled", "sum_ += g * z"),
+    # ---- and the largest
+    Mutant("missing barrier", LARGEST, _LARGEST, "sync_warp();\n    if (found_ == 0)", "if (found_ == 0)"),
+    Mutant("missing barrier", LARGEST, _LARGEST, "        }\n        sync_warp();", "        }"),
+    Mutant(
+        "missing barrier", LARGEST, _LARGEST, "least_ = keys_[k_ - 1];\n    sync_warp();", "least_ = keys_[k_ - 1];"
+    ),
+    Mutant("overrun", LARGEST, _LARGEST, "found_ > kMostLargest - kWarp", "found_ > kMostLargest"),
+    Mutant("overrun", LARGEST, _LINE, "if (column >= columns_) return {};", ""),
+    Mutant("wrong order", LARGEST, _LARGEST, "static_cast<uint32_t>(~column)", "static_cast<uint32_t>(column)"),
+    Mutant("wrong value", LARGEST, _LARGEST, "r.head.first > 0 ? best : nullptr", "nullptr"),
+    Mutant("wrong value", LARGEST, _LARGEST, "z += 0.f;", ""),
+    Mutant("wrong place", LARGEST, _LARGEST, "(r.head.first + column) / 4", "column / 4"),
+    Mutant("ignored rows", LARGEST, _LARGEST, "if (line >= p.head.rows_there.of(p.head.rows)) return;", ""),
     # ---- TMA, mbarriers and wgmma
     Mutant("wrong parity", STATS_WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),
     Mutant("wrong parity", STATS_WGMMA, _RING, "&full[turn.stage], turn.phase)", "&full[turn.stage], turn.phase ^ 1)"),
@@ -367,14 +396,25 @@ def judge(mutant: Mutant | None, kernel: Kernel, build: Path, folder: Path) -> s
     return None
 
 
+def some() -> list[Mutant]:
+    """The first of each kind, then of each launcher that has none among them."""
+    chosen: list[Mutant] = []
+    for seen in (lambda m: m.kind, lambda m: m.kernel.launcher):
+        for mutant in MUTANTS:
+            if seen(mutant) not in {seen(m) for m in chosen}:
+                chosen.append(mutant)
+    return chosen
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("build", type=Path, help="where the tests of the device code are built")
     parser.add_argument("--only", default="", help="mutants whose kind or name contains this")
+    parser.add_argument("--some", action="store_true", help="the first of each kind, and of each launcher")
     args = parser.parse_args()
     work = args.build / "mutants"
     shutil.rmtree(work, ignore_errors=True)
-    chosen = [m for m in MUTANTS if args.only in m.kind or args.only in m.name]
+    chosen = [m for m in (some() if args.some else MUTANTS) if args.only in m.kind or args.only in m.name]
 
     started = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:

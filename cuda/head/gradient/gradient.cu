@@ -8,8 +8,8 @@ cudaError_t dlogits(const DlogitsParams& p, Element type, bool full, cudaStream_
   return dlogits_by<MmaSync>(p, type, full, stream);
 }
 
-cudaError_t store(const StoreParams& p, Element type, Along a, cudaStream_t stream) {
-  return store_by<MmaSync>(p, type, a, stream);
+cudaError_t store(const StoreParams& p, Element type, Along a, Along b, cudaStream_t stream) {
+  return store_by<MmaSync>(p, type, a, b, stream);
 }
 
 cudaError_t find_units(const UnitParams& p, cudaStream_t stream) {

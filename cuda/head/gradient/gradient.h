@@ -40,16 +40,20 @@ template <class Path>
 }
 
 template <class Path, class T>
-[[nodiscard]] cudaError_t store_of(const StoreParams& p, Along a, cudaStream_t stream) {
+[[nodiscard]] cudaError_t store_of(const StoreParams& p, Along a, Along b, cudaStream_t stream) {
+  if (b == Along::depth) {
+    if (a == Along::rows) return cudaErrorInvalidValue;
+    return Path::template multiply<T, Along::depth, Along::depth, StoreEpilogue>(p.product, p, stream);
+  }
   if (a == Along::rows)
     return Path::template multiply<T, Along::rows, Along::rows, StoreEpilogue>(p.product, p, stream);
   return Path::template multiply<T, Along::depth, Along::rows, StoreEpilogue>(p.product, p, stream);
 }
 
 template <class Path>
-[[nodiscard]] cudaError_t store_by(const StoreParams& p, Element type, Along a, cudaStream_t stream) {
+[[nodiscard]] cudaError_t store_by(const StoreParams& p, Element type, Along a, Along b, cudaStream_t stream) {
   if (!aligned(p.out) || !aligned(p.sum)) return cudaErrorInvalidValue;
-  return for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(p, a, stream); });
+  return for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(p, a, b, stream); });
 }
 
 }  // namespace lossk::head

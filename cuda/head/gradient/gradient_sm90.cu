@@ -7,8 +7,8 @@ cudaError_t dlogits_sm90(const DlogitsParams& p, Element type, bool full, cudaSt
   return dlogits_by<Wgmma>(p, type, full, stream);
 }
 
-cudaError_t store_sm90(const StoreParams& p, Element type, Along a, cudaStream_t stream) {
-  return store_by<Wgmma>(p, type, a, stream);
+cudaError_t store_sm90(const StoreParams& p, Element type, Along a, Along b, cudaStream_t stream) {
+  return store_by<Wgmma>(p, type, a, b, stream);
 }
 
 }  // namespace lossk::head

@@ -51,8 +51,9 @@ struct UnitParams {
   Head head;
   Coefs coefs;
   bool full;
-  float* unit;   // [N + 1], by the product's rows; the last is d weight's
-  float* times;  // [N], d weight's unit over the row's: at most 1
+  float* unit;                   // [N + 1], by the product's rows; the last is d weight's
+  float* times;                  // [N], d weight's unit over the row's: at most 1
+  const float* bound = nullptr;  // [N] of a row's |dlogit|, but for scale, by the caller's rows; null: of the coefs
 };
 
 // to[ids[j]] += sum_i from[i][j] / unit[i], over the planes of dlogits.
@@ -81,9 +82,10 @@ struct RowSumParams {  // to[ids[i]] += sum over parts / unit[i]
 [[nodiscard]] cudaError_t live_dlogits(const DlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t live_dlogits_sm90(
     const DlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
-// d weight: both operands along rows. d input: a along depth, b along rows.
-[[nodiscard]] cudaError_t store(const StoreParams& p, device::Element type, Along a, cudaStream_t stream);
-[[nodiscard]] cudaError_t store_sm90(const StoreParams& p, device::Element type, Along a, cudaStream_t stream);
+// Both operands along rows, as d weight has them; a along depth and b along rows, as d input; both along depth, as
+// logits, whose row has an even number of columns, those beyond b's rows zeros.
+[[nodiscard]] cudaError_t store(const StoreParams& p, device::Element type, Along a, Along b, cudaStream_t stream);
+[[nodiscard]] cudaError_t store_sm90(const StoreParams& p, device::Element type, Along a, Along b, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t find_units(const UnitParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t column_sums(const ColumnSumParams& p, device::Element type, cudaStream_t stream);

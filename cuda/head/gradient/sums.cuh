@@ -13,7 +13,8 @@ constexpr float kLargestDlogit = 1 << 14;  // float16 holds four times that
 
 constexpr int kSumThreads = 256, kSumWarps = kSumThreads / kWarp, kSumColumns = 2 * kWarp;
 
-// |dlogit| <= scale (|a0| + |a1| / e + |a2| + |aX| + max |aux| (|a3| + |b|) + sum |pick|), for p |log p| <= 1 / e.
+// Of the coefs: |dlogit| <= scale (|a0| + |a1| / e + |a2| + |aX| + max |aux| (|a3| + |b|) + sum |pick|), for p |log p|
+// <= 1 / e.
 struct UnitShared {
   float scratch[kSumWarps];
 };
@@ -29,7 +30,7 @@ __global__ void __launch_bounds__(kSumThreads) units_of_rows(const __grid_consta
   const auto bound_of = [&](int row) {
     const int64_t id = p.head.id(row);
     const auto a = [&](int k) { return fabsf(p.coefs.row[int64_t{k} * p.coefs.n + id]); };
-    float bound = a(0);
+    float bound = p.bound ? p.bound[id] : a(0);
     if (p.full) bound += a(1) + a(2) + a(4) + aux * (a(3) + a(5));
     for (int k = 0; p.coefs.pick && k < p.head.picks.count; ++k)
       bound += fabsf(p.coefs.pick[id * p.head.picks.count + k]);

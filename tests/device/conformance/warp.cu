@@ -144,6 +144,21 @@ LOSSK_TEST(warp_ballot) {
   });
 }
 
+struct Bits {
+  LOSSK_DEVICE int operator()(uint32_t x) const { return count_bits(x); }
+};
+LOSSK_TEST(count_bits) {
+  std::vector<uint32_t> x = {0, ~0u, 1, 1u << 31};
+  while (x.size() < 100) x.push_back(random_source()());
+  std::vector<int> want;
+  for (const uint32_t each : x) {
+    int bits = 0;
+    for (int i = 0; i < 32; ++i) bits += each >> i & 1;
+    want.push_back(bits);
+  }
+  expect_equal(on_threads<Bits, int>(x), want);
+}
+
 struct Match {
   LOSSK_DEVICE uint32_t operator()(uint32_t x, uint32_t mask) const { return match_any(x, mask); }
 };

@@ -64,7 +64,7 @@ Gradients run_gradient(
                   d,
                   true,
                   true},
-              x.kType, head::Along::rows, nullptr),
+              x.kType, head::Along::rows, head::Along::rows, nullptr),
           "d weight");
     check(
         head::column_sums(
@@ -98,7 +98,7 @@ Gradients run_gradient(
                   d,
                   first == 0,
                   first + count == v},
-              x.kType, head::Along::depth, nullptr),
+              x.kType, head::Along::depth, head::Along::rows, nullptr),
           "d input");
   }
   synchronize();
@@ -189,10 +189,14 @@ LOSSK_TEST(gradient_refuses) {
   refuses([](auto& p) { p.product.span = 0; });
   refuses([](auto& p) { p.out = static_cast<char*>(p.out) + 8; });
   const head::StoreParams store{{matrix, {out, 4, 8, 0}, 8, 256}, out};
-  expect(head::store(store, Element::tf32, head::Along::depth, nullptr) != cudaSuccess, "accepted tf32");
+  expect(
+      head::store(store, Element::tf32, head::Along::depth, head::Along::rows, nullptr) != cudaSuccess,
+      "accepted tf32");
   head::StoreParams off = store;
   off.out = static_cast<char*>(off.out) + 8;
-  expect(head::store(off, Element::bf16, head::Along::depth, nullptr) != cudaSuccess, "accepted a misaligned result");
+  expect(
+      head::store(off, Element::bf16, head::Along::depth, head::Along::rows, nullptr) != cudaSuccess,
+      "accepted a misaligned result");
 }
 
 #ifndef __CUDACC__

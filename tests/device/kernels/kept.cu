@@ -79,7 +79,7 @@ Kept run_kept(const Path& path, const HeadProblem<T>& p, const GradientProblem& 
                 d,
                 first == 0,
                 true},
-            x.kType, head::Along::rows, nullptr),
+            x.kType, head::Along::rows, head::Along::rows, nullptr),
         "d weight");
     check(
         head::column_sums(
@@ -105,7 +105,7 @@ Kept run_kept(const Path& path, const HeadProblem<T>& p, const GradientProblem& 
                 d,
                 true,
                 true},
-            x.kType, head::Along::depth, nullptr),
+            x.kType, head::Along::depth, head::Along::rows, nullptr),
         "d input");
   }
   synchronize();

@@ -301,7 +301,7 @@ LiveGradients run_live(
                   false,
                   false,
                   true},
-              x.kType, head::Along::rows, nullptr),
+              x.kType, head::Along::rows, head::Along::rows, nullptr),
           "live d weight");
       check(
           head::column_sums(
@@ -331,7 +331,7 @@ LiveGradients run_live(
                   d,
                   first == 0,
                   false},
-              x.kType, head::Along::depth, nullptr),
+              x.kType, head::Along::depth, head::Along::rows, nullptr),
           "live d input");
     }
   }
@@ -360,7 +360,7 @@ LiveGradients run_live(
                   d,
                   first == 0,
                   false},
-              x.kType, head::Along::depth, nullptr),
+              x.kType, head::Along::depth, head::Along::rows, nullptr),
           "q weight");
     }
     const int64_t place = int64_t{first} * d;
@@ -379,7 +379,7 @@ LiveGradients run_live(
                 d,
                 false,
                 true},
-            x.kType, head::Along::rows, nullptr),
+            x.kType, head::Along::rows, head::Along::rows, nullptr),
         "fill of d weight");
   }
   if (full && p.o.bias) check(head::sum_dense_bias(x.h, dead(2) + blocks, nullptr), "sum_dense_bias");

@@ -1,0 +1,62 @@
+"""The family `distillation`: divergences of two heads and log-probabilities with entropy, beside cross-entropy."""
+
+from collections.abc import Callable
+
+import torch
+
+from bench.gpu.families import DRY_HEAD, Clock, Row, by_path, family, paths, timed
+from bench.shapes import SHAPES
+from bench.timing import ratio
+
+# Products of the size of the logits that forward and backward take.
+PRODUCTS = {"forward_kl": 6, "reverse_kl": 6, "jsd": 8}
+
+
+def liger_jsd() -> Callable | None:
+    """A peer that writes [N, V] floats of losses, where it is installed."""
+    try:
+        from liger_kernel.ops.fused_linear_jsd import LigerFusedLinearJSDFunction
+    except ImportError:
+        return None
+    return LigerFusedLinearJSDFunction.apply
+
+
+@family
+def distillation(clock: Clock) -> list[Row]:
+    """linear_divergence and linear_logp, forward and backward, in matmul times; Liger's JSD where it is installed."""
+    import lossk
+
+    name, shape = ("dry", DRY_HEAD) if clock.dry else ("qwen3.5-35b-a3b", SHAPES["qwen3.5-35b-a3b"])
+    n, d, v, _ = shape
+    draw = lambda rows: torch.randn(rows, d, device=clock.device).mul(d**-0.25).bfloat16()  # noqa: E731
+    input, weight, taught, teacher = draw(n), draw(v), draw(n), draw(v)
+    target, leaves = torch.randint(v, (n,), device=clock.device), (input.requires_grad_(), weight.requires_grad_())
+    logits = torch.empty(n, v, device=clock.device, dtype=torch.bfloat16)
+
+    def divergence(kind: str) -> object:
+        return torch.autograd.grad(lossk.linear_divergence(*leaves, taught, teacher, kind=kind), leaves)
+
+    def log_probabilities() -> object:
+        logp, entropy, _ = lossk.linear_logp(*leaves, target)
+        return torch.autograd.grad((logp + 1e-3 * entropy).sum(), leaves)
+
+    def cross_entropy() -> object:
+        return torch.autograd.grad(lossk.linear_cross_entropy(*leaves, target, reduction="none").sum(), leaves)
+
+    runs = {"matmul": lambda: torch.mm(input.detach(), weight.detach().T, out=logits)}
+    for path in paths(clock):
+        for kind in PRODUCTS:
+            runs[f"{kind} {path}"] = by_path(path, lambda kind=kind: divergence(kind))
+        runs[f"linear_logp, entropy {path}"] = by_path(path, log_probabilities)
+        runs[f"linear_cross_entropy none {path}"] = by_path(path, cross_entropy)
+    if (peer := liger_jsd()) and not clock.dry:
+        runs["liger jsd"] = lambda: torch.autograd.grad(peer(input, weight, taught, teacher), leaves)
+    times = clock.interleaved(runs)
+    rows = []
+    for run, milliseconds in times.items():
+        row = {"name": run, "shape": name, **timed(milliseconds)}
+        row["times_matmul"] = round(ratio(milliseconds, times["matmul"]), 4)
+        if products := PRODUCTS.get(run.split()[0]):
+            row["goal_times_matmul"] = round(1.1 * products, 2)
+        rows.append(row)
+    return rows
