@@ -4,14 +4,16 @@ import math
 
 import pytest
 import torch
-from lossk import tokens
+from lossk.policy import grpo
 from lossk.tokens import (
     clip_cov_mask,
     empg,
     goldfish_mask,
+    hapo,
     kl_cov_mask,
     loss_reweight,
     paced_weight,
+    selection,
     sstoken_mask,
     steer_weight,
     step_radius,
@@ -60,7 +62,7 @@ def test_goldfish_does_not_depend_on_the_random_state(device):
     target = torch.randint(50_000, (2, 100))
     first = goldfish_mask(target)
     torch.manual_seed(17)
-    tokens._hash_table.cache_clear()
+    selection._hash_table.cache_clear()
     assert torch.equal(goldfish_mask(target.to(device)).cpu(), first)
 
 
@@ -264,3 +266,46 @@ def test_empg_is_the_rule_step_by_step():
     assert not empg(advantage, entropy, torch.full((B, T), -1)).any()
     with pytest.raises(ValueError, match="empg: step must have shape"):
         empg(advantage, entropy, step[:, 1:])
+
+
+# ---- heterogeneous adaptive policy optimisation ----------------------------------------------------------------------
+
+
+def test_hapo_is_the_rule_token_by_token():
+    mask, low, high = random_mask(), 0.2, 0.3
+    logp, entropy, advantage = -torch.rand(B, T).double(), torch.rand(B, T).double() * 3, torch.randn(B, T).double()
+    old = logp + 0.2 * torch.randn(B, T).double()
+    got = hapo(logp, old, advantage, entropy, mask=mask, clip_low=low, clip_high=high, alpha=0.5, beta=0.7, pivot=0.6)
+    logs = entropy[mask].log().sort().values
+    pivot = logs[round(0.6 * (len(logs) - 1))]
+    most, least = (logs - pivot).max(), (logs - pivot).min().abs()
+    changed = 0
+    for row in range(B):
+        for t in range(T):
+            if not mask[row, t]:
+                assert got.advantage[row, t] == 0
+                continue
+            h = entropy[row, t].log() - pivot
+            h = h / most if h > 0 else h / least
+            below = low * (1 - 0.5 * h) if h <= 0 else low
+            above = high * (1 + 0.5 * h) if h > 0 else high
+            inside = 1 - below / 2 < (logp - old)[row, t].exp() < 1 + above / 2
+            scaled = inside if h <= 0 else not inside
+            changed += scaled
+            right = advantage[row, t] * (1 + 0.7 * h if scaled else 1)
+            for x, y in zip((a[row, t] for a in got), (right, below, above), strict=True):
+                assert abs(x - y) < 1e-9
+    assert 0 < changed < mask.sum()
+    assert grpo(logp, old, got.advantage, mask=mask, clip_low=got.clip_low, clip_high=got.clip_high).isfinite()
+    nothing = hapo(logp, old, advantage, entropy, mask=torch.zeros_like(mask))
+    assert not nothing.advantage.any() and all(x.isfinite().all() for x in nothing)
+
+
+def test_hapo_with_wider_clips_lets_more_through():
+    mask = torch.ones(B, T, dtype=torch.bool)
+    logp, old = torch.zeros(B, T), torch.full((B, T), -0.35)  # a ratio of 1.42
+    entropy = torch.linspace(0.1, 3, T).expand(B, T)
+    got = hapo(logp, old, torch.ones(B), entropy, beta=0.0)
+    clipped = grpo(logp, old, torch.ones(B), mask=mask, clip_high=0.28, reduction="none")
+    freer = grpo(logp, old, got.advantage, clip_low=got.clip_low, clip_high=got.clip_high, reduction="none")
+    assert (freer <= clipped + 1e-6).all() and (freer < clipped - 1e-3).any()

@@ -29,7 +29,8 @@ def grpo(
 
     -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + beta kl_estimate(logp, reference_logp, kl) - entropy_coef
     entropy, r = exp(logp - old_logp); for A < 0 at most -dual_clip A (> 1) where that is given; level 'sequence': r is
-    the geometric mean of a sequence's ratios (GSPO). clip_high None: as clip_low (DAPO sets it higher).
+    the geometric mean of a sequence's ratios (GSPO). clip_high None: as clip_low (DAPO sets it higher); either may be
+    [..., T], as lossk.tokens.hapo has them.
     reduction: 'mean' over all tokens (DAPO), 'sequence': mean over sequences of their means (GRPO), 'sum' (Dr. GRPO,
     divided by a constant of the caller's), 'none' [..., T]; tokens masked out are 0. Advantages are constants, as are
     old_logp and reference_logp. Errors: ValueError, TypeError on shapes and options.
@@ -40,8 +41,11 @@ def grpo(
     op = "grpo"
     logp, mask, advantage = tokens(op, logp, mask, advantage, old_logp=old_logp, reference_logp=reference_logp)
     clip_high = clip_low if clip_high is None else clip_high
-    _check.number(op, "clip_low", clip_low, 0, expected="a number >= 0")
-    _check.number(op, "clip_high", clip_high, 0, expected="a number >= 0")
+    for name, x in (("clip_low", clip_low), ("clip_high", clip_high)):
+        if isinstance(x, torch.Tensor):
+            _check.floats(op, name, x, logp.shape, logp)
+        else:
+            _check.number(op, name, x, 0, expected="a number >= 0 or a Tensor")
     log_ratio = torch.where(mask, logp - old_logp.detach(), 0)
     if level == "sequence":
         log_ratio = log_ratio.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
