@@ -113,6 +113,14 @@ def test_gradcheck(kind, device):
     assert torch.autograd.gradcheck(f, [p.tensors[name].requires_grad_() for name in names])
 
 
+@pytest.mark.parametrize("temperatures", [(2.0, None), (0.7, 1.5)], ids=str)
+def test_temperatures_that_are_numbers(temperatures, device):
+    """The teacher's is the student's where it has none of its own."""
+    p = problem_of(30, 131, 40, device=device, kind="jsd")
+    p = p.with_(**dict(zip(("temperature", "teacher_temperature"), temperatures)))
+    check(p, frozen=("teacher_input", "teacher_linear_weight"))
+
+
 @each_kind
 def test_a_frozen_teacher_has_no_gradient_and_costs_none(kind, device):
     p = problem_of(20, 33, 8, device=device, kind=kind).leaves()
@@ -221,7 +229,7 @@ def test_autocast_and_wide_weight_gradients(device):
         weight = p.tensors["linear_weight"].detach().bfloat16().requires_grad_()
         weight.grad_dtype = torch.float32
         linear_divergence(**p.cast(torch.bfloat16).with_(linear_weight=weight).arguments()).backward()
-        assert weight.grad.dtype == torch.float32
+        assert weight.grad.dtype == torch.float32 and not torch.equal(weight.grad.bfloat16().float(), weight.grad)
 
 
 def test_no_second_derivative(device):

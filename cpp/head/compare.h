@@ -35,9 +35,16 @@ LOSSK_BOTH constexpr bool of_probabilities(Compare k) { return k <= Compare::tvd
 LOSSK_BOTH constexpr bool in_one_pass(Compare k) { return k <= Compare::mean; }  // its sums need no lse beforehand
 LOSSK_BOTH constexpr bool of_two_heads(Compare k) { return k <= Compare::log_cosh; }
 
+// Trap: nvcc lets nothing that is for both sides call a kernel's lambda, which is for the GPU alone.
+#ifdef __CUDACC__
+#define LOSSK_HERE __device__ inline
+#else
+#define LOSSK_HERE inline
+#endif
+
 // call.template operator()<k>() of the kind.
 template <class Call>
-LOSSK_BOTH auto with_kind(Compare kind, const Call& call) {
+LOSSK_HERE auto with_kind(Compare kind, const Call& call) {
   switch (kind) {
     case Compare::forward_kl: return call.template operator()<Compare::forward_kl>();
     case Compare::reverse_kl: return call.template operator()<Compare::reverse_kl>();
