@@ -29,6 +29,10 @@ CALLS = {
     "smoothed": "lossk.linear_cross_entropy(x, w, torch.arange(rows), label_smoothing=0.1, softcap=5.0).backward()",
     "live": "lossk.linear_cross_entropy(x, w, torch.arange(rows), tau=2.0**-8).backward()",
     "live everywhere": "lossk.linear_cross_entropy(x, w, torch.arange(rows), tau=2.0**-30).backward()",
+    "jsd": 'lossk.linear_divergence(x, w, x, w, kind="jsd", train_teacher=True).backward()',
+    "forward_kl": "lossk.linear_divergence(x, w, x.detach(), w.detach()).backward()",
+    "pairwise": 'lossk.linear_pairwise(x, w, torch.arange(rows), kind="mw").backward()',
+    "topk": "lossk.linear_topk(x, w, 128), lossk.linear_sample(x, w), lossk.linear_rank(x, w, torch.arange(rows))",
     "logp": "sum(y.sum() for y in lossk.linear_logp(x, w, torch.arange(rows))).backward()",
 }
 
