@@ -51,6 +51,11 @@ def test_the_student_gets_nearer_to_its_teacher(start, kind):
     assert 0 < steps[-1].forward_kl < steps[0].forward_kl
 
 
+def test_distillation_reports_one_model(start):
+    for step in distill.train(start, steps=3, batch=4, kind="forward_kl", temperature=2.0):
+        assert step.divergence == pytest.approx(step.forward_kl, rel=1e-5)
+
+
 def test_advantages_are_relative_to_the_group():
     reward = torch.tensor([0.0, 1.0, 5.0, 5.0])
     got = grpo.advantages(reward, 2)

@@ -154,12 +154,22 @@ def test_far_apart(spread, kind, device):
     assert relative_error(results["loss"].double(), right["loss"]) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd", "skew_kl", "alpha", "tvd"])
+@pytest.mark.parametrize("beta", [1e-6, 1e-3, 0.02, 0.98, 1 - 1e-3])
+@pytest.mark.parametrize("spread", [2.0, 16.0])
+def test_alpha_near_its_ends(spread, beta, device):
+    """Where one probability is 0 by underflow the other's power of it is not; and beta so small that terms cancel."""
+    p = problem_of(64, 1003, 40, device=device, spread=spread, kind="alpha", beta=beta, train_teacher=True)
+    ours, right = p.gradients(linear_divergence), p.cast(torch.float64).gradients(reference.linear_divergence)
+    for name, x in ours.items():
+        assert relative_error(x.double(), right[name]) < 1e-4, name
+
+
+@each_kind
 def test_columns_that_both_have_masked_out(kind, device):
     p = problem_of(30, 65, 16, device=device, kind=kind)
     bias = torch.zeros(65, device=device)
     bias[5:9] = -math.inf
-    masked = p.with_(linear_bias=bias, teacher_linear_bias=bias)
+    masked = p.with_(linear_bias=bias, teacher_linear_bias=bias.clone())
     rest = [v for v in range(65) if not 5 <= v < 9]
     small = p.with_(**{k: p.tensors[k][rest] for k in ("linear_weight", "teacher_linear_weight")})
     frozen = ("linear_bias", "teacher_linear_bias", "teacher_input", "teacher_linear_weight")
@@ -242,7 +252,7 @@ def test_no_second_derivative(device):
 
 REFUSED = {
     "kind": dict(kind="kl"),
-    "beta": dict(kind="jsd", beta=1.0),
+    "beta": dict(kind="jsd", beta=1 - 1e-9),
     "temperature": dict(temperature=0.0),
     "teacher_temperature": dict(teacher_temperature=-1.0),
     "softcap": dict(softcap=-2.0),
@@ -274,6 +284,14 @@ def test_refused_types():
     }.items():
         with pytest.raises(TypeError, match=rf"linear_divergence: {name} must"):
             linear_divergence(**p.with_(**change).arguments() | {k: v for k, v in change.items() if k == "temperature"})
+
+
+def test_the_temperature_that_is_wrong_is_named():
+    p = problem_of(6, 9, 4)
+    with pytest.raises(ValueError, match=r"linear_divergence: teacher_input must have input's tokens"):
+        linear_divergence(**p.with_(teacher_input=torch.randn(5, 4), temperature=torch.ones(6)).arguments())
+    with pytest.raises(ValueError, match=r"linear_divergence: teacher_temperature must have shape \[6\]"):
+        linear_divergence(**p.with_(teacher_temperature=torch.ones(5)).arguments())
 
 
 def test_beta_is_looked_at_where_it_counts():

@@ -171,6 +171,18 @@ def test_top_h(top_h, device):
     assert relative_error(got.logp.double(), p.log()[got.token]) < 1e-5 or kept == 1
 
 
+def test_top_h_with_columns_ruled_out_and_rows_of_nan(device):
+    """-inf among the hundred largest; and a row with nan, whose token may be any and whose logp is nan."""
+    bias = torch.zeros(50, device=device)
+    bias[40:] = -math.inf
+    x, w = torch.zeros(4000, 8, device=device), torch.randn(50, 8, device=device)
+    x[7] = math.nan
+    for top_h in (None, 1.0):
+        got = linear_sample(x, w, linear_bias=bias, top_h=top_h)
+        assert set(got.token[torch.arange(4000) != 7].tolist()) == set(range(40))
+        assert got.logp.isnan().nonzero().tolist() == [[7]]
+
+
 def test_compiles(device):
     torch._dynamo.reset()
     x, w, target = torch.randn(9, 8, device=device), torch.randn(33, 8, device=device), torch.arange(9, device=device)

@@ -144,7 +144,7 @@ REFUSED = {
     "plackett_luce_distill": [dict(k=0), dict(temperature=0.0), dict(teacher_linear_weight=torch.randn(32, 21))],
     "sigmoid": [dict(bias=torch.randn(2))],
     "hinge": [dict(margin=math.inf)],
-    "psl": [dict(temperature=0.0), dict(activation="atan")],
+    "psl": [dict(temperature=0.0), dict(activation="atan"), dict(temperature=2.0, activation="relu")],
 }
 
 

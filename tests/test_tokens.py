@@ -266,6 +266,10 @@ def test_empg_is_the_rule_step_by_step():
     assert not empg(advantage, entropy, torch.full((B, T), -1)).any()
     with pytest.raises(ValueError, match="empg: step must have shape"):
         empg(advantage, entropy, step[:, 1:])
+    with pytest.raises(ValueError, match=rf"empg: step must be in \[0, {T}\)"):
+        empg(advantage, entropy, step.clamp(min=T))
+    alone = empg(advantage, entropy, torch.arange(T).expand(B, T))  # the last step of all has no successor
+    assert alone.isfinite().all()
 
 
 # ---- heterogeneous adaptive policy optimisation ----------------------------------------------------------------------

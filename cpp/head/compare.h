@@ -94,12 +94,11 @@ struct Comparison {
       const Two<V> over = over_mixture(d, beta);
       return {p == 0 ? zero : (1 - beta) * p * share / mixture, q == 0 ? zero : q * (over.u + beta * share / mixture)};
     } else if constexpr (k == Compare::alpha) {
-      // p - g and q - g, g = q^beta p^(1 - beta); where p and q are near each other not as differences.
+      // p - g and q - g, g = q^beta p^(1 - beta); where one is near g not as a difference. Trap: g may be large where p
+      // or q is 0 by underflow.
       const V g = M::exp(beta * logq + (1 - beta) * logp), in_p = -beta * d, in_q = (1 - beta) * d;
-      const auto near = in_p * in_p + in_q * in_q < 1;
-      return {
-          p == 0 ? zero : (near ? -p * expm1(in_p) : p - g) / beta,
-          q == 0 ? zero : (near ? -q * expm1(in_q) : q - g) / (1 - beta)};
+      const V of_p = in_p * in_p < 1 ? -p * expm1(in_p) : p - g, of_q = in_q * in_q < 1 ? -q * expm1(in_q) : q - g;
+      return {of_p / beta, of_q / (1 - beta)};
     } else {  // tvd
       const V half = M::fill(T(0.5)), sign = p > q ? half : (p < q ? -half : zero);
       return {sign * p, -sign * q};
@@ -111,14 +110,16 @@ struct Comparison {
   };
   template <Compare k>
   LOSSK_BOTH static Entry entry(T beta, V z, V u, V c) {
-    const V zero = M::fill(0), one = M::fill(1), d = z - u;
+    // Two logits of -inf, which rule a column out in both heads, do not differ.
+    const V zero = M::fill(0), one = M::fill(1), d = z == u ? zero : z - u;
     if constexpr (k == Compare::logit_mse) {
       return {d * d, 2 * d, -2 * d};
     } else if constexpr (k == Compare::bernoulli_kl) {
-      // Near each other without the difference: from the side on which z lies.
+      // Near each other a difference of small numbers, from the side on which z lies.
       const V of_u = sigmoid(u), rest = sigmoid(-u), side = d > 0 ? rest : of_u, less = d > 0 ? -d : d;
-      const V near = log1p(side * expm1(less)) - side * less, far = softplus(z) - softplus(u) - of_u * d;
-      return {less > -1 ? near : far, sigmoid(z) - of_u, of_u * rest * -d};
+      const V linear = of_u == 0 ? zero : of_u * d;  // not 0 * inf
+      const V near = log1p(side * expm1(less)) - side * less, far = softplus(z) - softplus(u) - linear;
+      return {less > -1 ? near : far, sigmoid(z) - of_u, rest * -linear};
     } else if constexpr (k == Compare::log_cosh) {
       const V half = d * T(0.5), size = half < 0 ? -half : half, t = M::tanh(half * T(0.5)), square = t * t;
       const V far = size + log1p(M::exp(-2 * size)) - T(0.6931471805599453);

@@ -50,10 +50,10 @@ def train(
             taught = teacher(tokens[:, :-1])
         heads = (student(tokens[:, :-1]), student.embedding.weight, taught, teacher.embedding.weight)
         loss = linear_divergence(*heads, kind=kind, beta=beta, temperature=temperature)
+        with torch.no_grad():
+            forward_kl = linear_divergence(*heads, temperature=temperature)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
-        with torch.no_grad():
-            forward_kl = linear_divergence(*heads)
         yield Step(loss.item(), forward_kl.item())

@@ -30,10 +30,10 @@ def head(op, input, linear_weight, linear_bias, scale, softcap, scale_name="scal
     _check.softcap(op, softcap, prefix)
     shape, acc = input.shape[:-1], acc_dtype(input)
     if isinstance(scale, torch.Tensor):
-        _check.floats(op, f"{prefix}{scale_name}", scale, shape, input)
+        _check.floats(op, scale_name, scale, shape, input)
         scale = scale.to(acc).reshape(-1)
     else:
-        _check.number(op, f"{prefix}{scale_name}", scale, expected="a finite number or a Tensor")
+        _check.number(op, scale_name, scale, expected="a finite number or a Tensor")
         scale = None if scale == 1 else input.new_full((shape.numel(),), scale, dtype=acc)
     bias = None if linear_bias is None else linear_bias.to(acc)
     return Head(

@@ -116,9 +116,11 @@ def linear_sample(
 def _of_top(h, k, top_h, generator):
     values, indices, lse = torch.ops.lossk.linear_topk(*h[:4], None, h.softcap, k)
     logp = values - lse[:, None]
-    entropy = -(logp.exp() * logp).cumsum(-1)
+    entropy = torch.special.entr(logp.exp()).cumsum(-1)  # 0 of what is ruled out
     keep = entropy <= top_h * entropy[:, -1:]
     keep[:, 0] = True
     logp = values.masked_fill(~keep, -torch.inf).log_softmax(-1)
-    choice = torch.multinomial(logp.exp(), 1, generator=generator)
+    # A row with nan has nan for its logp and any token, as without top_h.
+    p = torch.where(logp.isnan().any(-1, keepdim=True), 1.0, logp.exp())
+    choice = torch.multinomial(p, 1, generator=generator)
     return indices.gather(1, choice), logp.gather(1, choice)

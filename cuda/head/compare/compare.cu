@@ -4,11 +4,11 @@
 namespace lossk::head {
 namespace {
 
-bool valid(const Compared& c) {
+bool valid(const Compared& c, bool with_lse) {
   const Head &z = c.z.head, &u = c.u.head;
   const bool two = of_two_heads(c.kind);
   const auto fine = [&](const Side& s) {
-    return s.raw && reinterpret_cast<uintptr_t>(s.raw) % 16 == 0 && (!of_probabilities(c.kind) || s.lse);
+    return s.raw && reinterpret_cast<uintptr_t>(s.raw) % 16 == 0 && (!with_lse || !of_probabilities(c.kind) || s.lse);
   };
   return c.stride % 4 == 0 && c.stride >= z.columns && fine(c.z) && (two || c.offset) &&
          (!two || (fine(c.u) && u.columns == z.columns && u.rows == z.rows && u.first_row == z.first_row));
@@ -25,9 +25,8 @@ constexpr int kMostAcross = 65535;  // blocks along a grid's y
 cudaError_t compare_sums(const CompareSumsParams& p, cudaStream_t stream) {
   const Head& head = p.of.z.head;
   if (head.rows == 0 || head.columns == 0) return cudaSuccess;
-  Compared c = p.of;  // lse is not known yet
-  if (in_one_pass(c.kind)) c.z.lse = c.u.lse = c.z.raw;
-  if (!valid(c) || !p.partial || p.segment <= 0 || p.segment % 4 || head.first % p.segment)
+  const Compared& c = p.of;
+  if (!valid(c, !in_one_pass(c.kind)) || !p.partial || p.segment <= 0 || p.segment % 4 || head.first % p.segment)
     return cudaErrorInvalidValue;
   const int segments = ceil_div(head.columns, p.segment);
   if (segments > kMostAcross) return cudaErrorInvalidValue;
@@ -47,8 +46,8 @@ cudaError_t compare_dlogits(const CompareDlogitsParams& p, cudaStream_t stream) 
   const auto fine = [](const SideDlogits& s) {
     return reinterpret_cast<uintptr_t>(s.out) % 16 == 0 && (!s.out || (s.type == Element::fp16) == (s.unit != nullptr));
   };
-  if (!valid(p.of) || !fine(p.z) || !fine(p.u) || p.stride % 8 || p.stride < head.columns || head.first_row % 64 ||
-      !p.coef || spans > kMostAcross || (of_two_heads(p.of.kind) ? !p.sums : p.u.out != nullptr))
+  if (!valid(p.of, true) || !fine(p.z) || !fine(p.u) || p.stride % 8 || p.stride < head.columns ||
+      head.first_row % 64 || !p.coef || spans > kMostAcross || (of_two_heads(p.of.kind) ? !p.sums : p.u.out != nullptr))
     return cudaErrorInvalidValue;
   return launch(dlogits_of_compared, lines(head, spans, stream), p);
 }

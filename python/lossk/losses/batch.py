@@ -56,7 +56,7 @@ def unpg(rows, margin="cosface", m=0.5, whisker=1.5):
     Cross-entropy over the logits of cosface or arcface (margin, m) and scale s_jk, for all pairs j < k of the batch's
     tokens with different targets, without outliers: those beyond the quartiles by more than `whisker` (>= 0) times the
     distance between these. Quartiles as the authors take them: of n cosines the ones of rank n // 4 and 3 n // 4. scale
-    is a number. The products of the batch with itself, N^2 D, are done five times.
+    is a number. The products of the batch with itself, N^2 D, are done six times.
     Source: Jung et al. 2022, Unified Negative Pair Generation toward Well-discriminative Feature Space for Face
     Recognition, arXiv:2203.11593, and the authors' code.
     """
@@ -82,7 +82,9 @@ def _chunks(features, label):
     for first in range(0, n, step):
         at = slice(first, first + step)
         pair = (place > place[at, None]) & (label != label[at, None]) & (label >= 0) & (label[at, None] >= 0)
-        yield at, features[at] @ features.mT, pair
+        with torch.autocast(features.device.type, enabled=False):  # else the backward would see other pairs
+            s = features[at] @ features.mT
+        yield at, s, pair
 
 
 def _quartiles(features, label):

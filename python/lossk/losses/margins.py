@@ -53,7 +53,7 @@ def arcface(rows, m=0.5):
     """ArcFace: cross-entropy whose target has the logit scale cos(theta + m), theta = arccos c_y.
 
     Past theta + m = pi, where that would rise again, c_y - m sin m, as the authors' code. m in [0, pi], in radians. The
-    derivative by c_y is exact, sin(theta + m) / sin(theta), with sin(theta) >= 1e-3.
+    derivative by c_y is exact, sin(theta + m) / sin(theta), and cos m where sin(theta) < 1e-3.
     Source: Deng et al. 2018, ArcFace: Additive Angular Margin Loss for Deep Face Recognition, arXiv:1801.07698,
     section 3.1.
     """
@@ -100,7 +100,7 @@ def adaface(rows, m=0.4, h=0.333, norm_mean=None, norm_std=None):
         length = torch.linalg.vector_norm(rows.features.to(rows.head.acc), dim=-1).clamp(1e-3, 100)
         count = rows.active.sum()
         if norm_mean is None:
-            mean = norm_mean = rows.or_even(length, 0.0).sum() / count
+            norm_mean = rows.or_even(length, 0.0).sum() / count
         if norm_std is None:
             mean = rows.or_even(length, 0.0).sum() / count
             norm_std = (rows.or_even(length - mean, 0.0).square().sum() / (count - 1).clamp(min=1)).sqrt()

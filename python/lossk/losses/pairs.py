@@ -94,6 +94,8 @@ def psl_of(rows, activation, temperature):
     _check.positive(op, "temperature", temperature)
     if activation not in ("tanh", "relu"):
         raise ValueError(f"{op}: activation must be 'tanh' or 'relu', got {activation!r}")
+    if activation == "relu" and temperature > 1:
+        raise ValueError(f"{op}: temperature must be at most 1 for 'relu', whose slope has no bound, got {temperature}")
     if rows.vocab < 2:
         raise ValueError(f"{op}: linear_weight must have 2 rows or more, for a negative, got {rows.vocab}")
     z = rows.logit()

@@ -24,6 +24,7 @@ def emo(rows, cost_embedding=None, mode="emo1"):
     """
     if mode not in ("demd", "emo1", "emo2"):
         raise ValueError(f"{rows.op}: mode must be 'demd', 'emo1' or 'emo2', got {mode!r}")
+    _check_vocabulary(rows)
     if rows.tau is not None:
         raise ValueError(f"{rows.op}: tau must be None, for the costs decay with no probability, got {rows.tau}")
     h = rows.head
@@ -47,6 +48,11 @@ def emo(rows, cost_embedding=None, mode="emo1"):
 _LEAST = 1e-10  # the authors'
 
 
+def _check_vocabulary(rows):
+    if rows.vocab == 0:
+        raise ValueError(f"{rows.op}: linear_weight must have rows, got {list(rows.head.linear_weight.shape)}")
+
+
 @head_loss
 def plackett_luce_distill(
     rows, teacher_input, teacher_linear_weight, k=10, temperature=4.0, teacher_linear_bias=None, teacher_softcap=None
@@ -61,6 +67,7 @@ def plackett_luce_distill(
     Source: Bassam et al. 2025, PLD: A Choice-Theoretic List-Wise Knowledge Distillation, arXiv:2506.12542.
     """
     op = rows.op
+    _check_vocabulary(rows)
     scale = _arguments.one_over(op, "temperature", temperature)
     teacher_input, teacher_linear_weight = (
         x.detach() if isinstance(x, torch.Tensor) else x for x in (teacher_input, teacher_linear_weight)

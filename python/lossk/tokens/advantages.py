@@ -72,29 +72,30 @@ def empg(advantage, entropy, step, *, k=1.0, k_future=1.0, zeta=0.1, eps=1e-8):
     step has no bonus.
 
     advantage [..., T] or [...], entropy [..., T], step [..., T] int64: which step of its sequence a token belongs to, 0
-    1 2 ..., -1: none, whose result is 0. No gradient. Returns [..., T].
+    1 2 ... below T, -1: none, whose result is 0. No gradient. Returns [..., T].
     Source: Wang et al. 2025, Harnessing Uncertainty, arXiv:2509.09265, equations 10 to 12; the mean comes off as the
     paper's text has it.
     """
     op = "empg"
     mask_of(op, entropy, None, "entropy")
     _check.integers(op, "step", step, entropy.shape, entropy)
+    _check.in_vocab(op, "step", step, entropy.shape[-1], -1)
     for name, x in (("k", k), ("k_future", k_future), ("zeta", zeta)):
         _check.number(op, name, x)
     advantage, entropy = (x.detach() for x in (per_token(op, advantage, entropy), entropy))
     mask, length = step >= 0, step.shape[-1]
     # Sums by step, of which a sequence has at most as many as tokens; one more for the tokens of none.
-    place, shape = torch.where(mask, step, length).long(), (*step.shape[:-1], length + 2)
-    add = lambda x: entropy.new_zeros(shape).scatter_add(-1, place, torch.where(mask, x, 0))[..., :-1]  # noqa: E731
-    count = add(torch.ones_like(entropy))
+    place, shape = torch.where(mask, step, length).long(), (*step.shape[:-1], length + 1)
+    add = lambda x: entropy.new_zeros(shape).scatter_add(-1, place, torch.where(mask, x, 0))  # noqa: E731
+    count = add(torch.where(mask, 1.0, 0.0).to(entropy.dtype))
     there, mean = count > 0, add(entropy) / count.clamp(min=1)
     low, high = torch.where(there, mean, math.inf).amin(), torch.where(there, mean, -math.inf).amax()
     h = torch.where(there, (mean - low) / (high - low + eps), 0)
     sure = torch.where(there, torch.exp(-k * h), 0)
     sure = sure * there.sum() / (sure.sum() + eps)
-    bonus = torch.where(there, zeta * torch.exp(-k_future * h), 0).roll(-1, -1)  # of the step after
-    at = place.clamp(max=length)
-    changed = torch.where(mask, advantage * sure.gather(-1, at) + bonus.gather(-1, at), 0)
+    bonus = torch.where(there, zeta * torch.exp(-k_future * h), 0)
+    bonus = torch.cat([bonus[..., 1:], torch.zeros_like(bonus[..., :1])], -1)  # of the step after
+    changed = torch.where(mask, advantage * sure.gather(-1, place) + bonus.gather(-1, place), 0)
     return torch.where(mask, changed - changed.sum() / mask.sum().clamp(min=1), 0)
 
 
