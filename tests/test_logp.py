@@ -212,3 +212,10 @@ def test_refused(changes, exception, word):
     arguments = dict(input=torch.randn(6, 8), linear_weight=torch.randn(33, 8), target=torch.randint(33, (6,)))
     with pytest.raises(exception, match=rf"linear_logp.*\b{word}\b"):
         linear_logp(**arguments | changes)
+
+
+def test_temperatures_that_are_not_positive_are_named():
+    p = logp_problem(5, 9, 4, temperature="per token")
+    p.tensors["temperature"][3] = 0
+    with pytest.raises(ValueError, match=r"linear_logp: temperature must be > 0, got 0.0 at \[3\]"):
+        linear_logp(**p.arguments())

@@ -2,6 +2,7 @@
 
 import math
 
+import lossk
 import pytest
 import torch
 from lossk import losses, reference
@@ -156,6 +157,18 @@ def test_compile(device):
         eager = p.gradients(loss, frozen=frozen)
         for name, x in p.gradients(compiled, frozen=frozen).items():
             assert relative_error(x.double(), eager[name].double()) < 1e-6, name
+
+
+def test_empty_sets_are_refused():
+    x, w, none = torch.randn(5, 4), torch.randn(9, 4), torch.zeros(5, 0, dtype=torch.int64)
+    with pytest.raises(ValueError, match="decoupled_softmax: positives must name at least one column"):
+        losses.decoupled_softmax(x, w, none)
+    with pytest.raises(ValueError, match="linear_stats: index must name at least one column"):
+        lossk.linear_stats(x, w, none, want=("lse_excl",))
+    with pytest.raises(ValueError, match="linear_cross_entropy: soft_target indices must name at least one column"):
+        lossk.linear_cross_entropy(x, w, soft_target=(none, none.float()))
+    with pytest.raises(ValueError, match="ntl_mse: number_ids must name at least one column"):
+        losses.ntl_mse(x, w, torch.arange(5), number_ids=none[0], number_values=none[0].float())
 
 
 def test_refused():

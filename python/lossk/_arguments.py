@@ -60,6 +60,7 @@ def same_rows_and_vocabulary(op, student, teacher):
 def one_over(op, name, temperature):
     """The scale of logits that are divided by a temperature, a number > 0 or a tensor."""
     if isinstance(temperature, torch.Tensor):
+        _check.all_positive(op, name, temperature)
         return temperature.reciprocal()
     _check.number(op, name, temperature, expected="a number > 0 or a Tensor")
     if temperature <= 0:
@@ -82,7 +83,7 @@ def targets(op, h, vocab, target, soft_target, ignore_index, margin):
         if not isinstance(soft_target, (tuple, list)) or len(soft_target) != 2:
             raise TypeError(f"{op}: soft_target must be a pair (indices, weights), got {type(soft_target).__name__}")
         indices, weights = soft_target
-        _check.tensor(op, "soft_target indices", indices)
+        _check.some(op, "soft_target indices", indices)
         shape = (*h.shape, indices.shape[-1] if indices.dim() else 1)
         _check.integers(op, "soft_target indices", indices, shape, h.input)
         _check.floats(op, "soft_target weights", weights, shape, h.input)

@@ -101,14 +101,30 @@ def integers(op, name, x, shape, like):
     sized(op, name, x, shape, like)
 
 
-def in_vocab(op, name, x, vocab, absent):
-    """Every entry in [0, vocab) or `absent`. Eager CPU only: elsewhere looking would cost a sync or break the graph.
+def some(op, name, x):
+    """At least one entry in the last dimension of a set of columns."""
+    tensor(op, name, x)
+    if x.dim() and x.shape[-1] == 0:
+        raise ValueError(f"{op}: {name} must name at least one column, got {_shape(x)}")
 
-    LOSSK_CHECK=1 looks on a GPU too, where otherwise the row's loss is nan.
-    """
+
+def _may_look(x):
+    """At the elements of a tensor: eager and on a CPU, for elsewhere it would cost a sync or break the graph; with
+    LOSSK_CHECK=1 on a GPU too."""
     if torch.compiler.is_compiling() or type(x) is not torch.Tensor or x.numel() == 0:
-        return
-    if x.device.type != "cpu" and os.environ.get("LOSSK_CHECK") != "1":
+        return False
+    return x.device.type == "cpu" or os.environ.get("LOSSK_CHECK") == "1"
+
+
+def all_positive(op, name, x):
+    if _may_look(x) and not (x > 0).all():
+        at = (~(x > 0)).nonzero()[0].tolist()
+        raise ValueError(f"{op}: {name} must be > 0, got {x[tuple(at)].item()} at {at}")
+
+
+def in_vocab(op, name, x, vocab, absent):
+    """Every entry in [0, vocab) or `absent`, where it may look; on a GPU the row's loss is nan otherwise."""
+    if not _may_look(x):
         return
     bad = ((x < 0) | (x >= vocab)) & (x != absent)
     if bad.any():

@@ -24,7 +24,7 @@ def decoupled_softmax(
     """
     op = "decoupled_softmax"
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap)
-    _check.tensor(op, "positives", positives)
+    _check.some(op, "positives", positives)
     _check.integers(op, "positives", positives, (*h.shape, positives.shape[-1] if positives.dim() else 1), h.input)
     _check.in_vocab(op, "positives", positives, linear_weight.shape[0], ignore_index)
     index = positives.reshape(h.shape.numel(), positives.shape[-1]).long()
@@ -62,7 +62,7 @@ def ntl_was(rows, number_ids, number_values):
 
 def _numbers(rows, ids, values):
     op = rows.op
-    _check.tensor(op, "number_ids", ids)
+    _check.some(op, "number_ids", ids)
     _check.integers(op, "number_ids", ids, (ids.numel(),), rows.head.input)
     _check.in_vocab(op, "number_ids", ids, rows.vocab, rows.vocab)
     _check.floats(op, "number_values", values, ids.shape, rows.head.input)
