@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench import memory, timing
+from bench.cce import DTYPES, MATMUL
 from bench.machine import machine_info
 from bench.shapes import SHAPES, Shape
 
-MATMUL = "matmul"  # input @ weight.T, as in bench/cce.py
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SHAPE = SHAPES["cpu-reference"]
 MEMORY_SHAPE = Shape(4096, 512, 131072, "two heads whose logits are 2 GiB each in float32")
 
@@ -97,11 +96,6 @@ def step(name: str, p: Pair) -> Callable[[], float]:
         return value.item()
 
     return run
-
-
-def matmul(p: Pair) -> Callable[[], Tensor]:
-    input, weight = p.input.detach(), p.weight.detach()
-    return lambda: input @ weight.T
 
 
 def peak_mib(name: str, shape: Shape, dtype: str) -> float:

@@ -83,12 +83,10 @@ def targets(op, h, vocab, target, soft_target, ignore_index, margin):
         if not isinstance(soft_target, (tuple, list)) or len(soft_target) != 2:
             raise TypeError(f"{op}: soft_target must be a pair (indices, weights), got {type(soft_target).__name__}")
         indices, weights = soft_target
-        _check.some(op, "soft_target indices", indices)
-        shape = (*h.shape, indices.shape[-1] if indices.dim() else 1)
-        _check.integers(op, "soft_target indices", indices, shape, h.input)
-        _check.floats(op, "soft_target weights", weights, shape, h.input)
+        _check.column_sets(op, "soft_target indices", indices, h.shape, h.input)
+        _check.floats(op, "soft_target weights", weights, indices.shape, h.input)
         _check.in_vocab(op, "soft_target indices", indices, vocab, ignore_index)
-        flat = (h.shape.numel(), shape[-1])
+        flat = (h.shape.numel(), indices.shape[-1])
         index, share = indices.reshape(flat).long(), weights.reshape(flat).to(h.acc)
     return absent_as_minus_one(index, vocab, ignore_index), torch.where(index == ignore_index, 0, share)
 

@@ -108,6 +108,12 @@ def some(op, name, x):
         raise ValueError(f"{op}: {name} must name at least one column, got {_shape(x)}")
 
 
+def column_sets(op, name, x, rows, like):
+    """Vocabulary indices [*rows, K], K >= 1."""
+    some(op, name, x)
+    integers(op, name, x, (*rows, x.shape[-1] if x.dim() else 1), like)
+
+
 def _may_look(x):
     """At the elements of a tensor: eager and on a CPU, for elsewhere it would cost a sync or break the graph; with
     LOSSK_CHECK=1 on a GPU too."""

@@ -120,8 +120,7 @@ def linear_stats(
         if {"lse_excl", "logits"} & set(want):
             raise ValueError(f"{op}: index must be given where lse_excl or logits is wanted, got None")
     else:
-        _check.some(op, "index", index)
-        _check.integers(op, "index", index, (*h.shape, index.shape[-1] if index.dim() else 1), h.input)
+        _check.column_sets(op, "index", index, h.shape, h.input)
         _check.in_vocab(op, "index", index, vocab, -1)
         index = index.reshape(h.shape.numel(), index.shape[-1]).long()
     if "aux_mean" in want and aux is None:

@@ -24,8 +24,7 @@ def decoupled_softmax(
     """
     op = "decoupled_softmax"
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap)
-    _check.some(op, "positives", positives)
-    _check.integers(op, "positives", positives, (*h.shape, positives.shape[-1] if positives.dim() else 1), h.input)
+    _check.column_sets(op, "positives", positives, h.shape, h.input)
     _check.in_vocab(op, "positives", positives, linear_weight.shape[0], ignore_index)
     index = positives.reshape(h.shape.numel(), positives.shape[-1]).long()
     index = _arguments.absent_as_minus_one(index, linear_weight.shape[0], ignore_index)
