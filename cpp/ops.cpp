@@ -46,6 +46,27 @@ STABLE_TORCH_LIBRARY(lossk, m) {
       "Tensor? active, float softcap, float margin, Tensor loss_coef, Tensor index_coef, bool[] needs_grad) "
       "-> (Tensor loss, Tensor lse, Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale)");
 
+  // A head of distances, z = -power log(d^2 + eps) relative to the row's target, whose z is 0: `kind`, rows [4, N] and
+  // columns [V] as cpp/head/distance.h has them, from a product. stats [3, N] or [12, N] as linear_stats', aux being
+  // ones; the gradients are those of points, through distance, rows and columns: there are none by the latter.
+  m.def(
+      "harmonic_stats(Tensor input, Tensor linear_weight, Tensor rows, Tensor columns, Tensor index, Tensor? active, "
+      "str kind, float power, bool full, float tau, bool fill) -> (Tensor stats, Tensor sketch)");
+  m.def(
+      "harmonic_backward(Tensor input, Tensor linear_weight, Tensor rows, Tensor columns, Tensor index, "
+      "Tensor? active, str kind, float power, Tensor lse, Tensor row_coef, Tensor index_coef, bool[] needs_grad, "
+      "bool weight_grad_fp32) -> (Tensor grad_input, Tensor grad_weight)");
+  m.def(
+      "harmonic_live_backward(Tensor input, Tensor linear_weight, Tensor rows, Tensor columns, Tensor index, "
+      "Tensor? active, str kind, float power, Tensor stats, Tensor sketch, Tensor row_coef, Tensor index_coef, "
+      "float tau, bool fill, bool[] needs_grad, bool weight_grad_fp32) "
+      "-> (Tensor grad_input, Tensor grad_weight, Tensor live)");
+  // As cce_forward: the loss and its gradients in one call.
+  m.def(
+      "harmonic_forward(Tensor input, Tensor linear_weight, Tensor rows, Tensor columns, Tensor index, "
+      "Tensor? active, str kind, float power, Tensor loss_coef, Tensor index_coef, bool[] needs_grad) "
+      "-> (Tensor loss, Tensor lse, Tensor grad_input, Tensor grad_weight)");
+
   // Two heads on the same rows, z and u their logits: the sums over the vocabulary of `kind` (cpp/head/compare.h).
   // stats [6, N]: lse, what its rounding left off, teacher's lse and what its left off (0 where z and u are compared
   // as they are), A, B; the divergence is A + B, of z and u as they are A alone.

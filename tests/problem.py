@@ -101,8 +101,8 @@ class Problem:
             return outputs(head(**self.arguments()))
 
     def leaves(self, frozen=()) -> "Problem":
-        """Fresh leaves with the values and strides of the tensors."""
-        constant = {"weight", "aux", *frozen}
+        """Fresh leaves with the values and strides of the tensors; class weights, beside a linear_weight, are none."""
+        constant = {"aux", *frozen} | ({"weight"} if "linear_weight" in self.tensors else set())
         return Problem(
             {
                 name: x.detach().requires_grad_(x.is_floating_point() and name not in constant)

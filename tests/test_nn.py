@@ -1,12 +1,13 @@
-"""nn.LinearCrossEntropyLoss: a module around the function, with the parameters of torch.nn.Linear."""
+"""nn: modules around the functions, with the parameters of torch.nn.Linear."""
 
 import copy
 import io
 
+import lossk
 import pytest
 import torch
 from lossk import linear_cross_entropy
-from lossk.nn import LinearCrossEntropyLoss
+from lossk.nn import HarmonicHead, LinearCrossEntropyLoss
 from problem import FLOAT32_AND_HALVES, each_dtype, each_reduction, random_problem
 from tolerance import assert_identical
 
@@ -96,3 +97,55 @@ def test_learns(device):
         loss.backward()
         optimizer.step()
     assert loss < 0.05
+
+
+# ---- HarmonicHead ----------------------------------------------------------------------------------------------------
+
+
+@each_reduction
+@pytest.mark.parametrize("precision", [None, "diagonal", "factor"])
+@pytest.mark.parametrize("options", [{}, dict(label_smoothing=0.1, ignore_index=3), dict(floor=0.01)], ids=str)
+def test_harmonic_head_is_the_function_of_its_parameters(options, precision, reduction, device):
+    distance = "euclidean" if precision is None else "mahalanobis"
+    head = HarmonicHead(8, 33, distance=distance, precision=precision, reduction=reduction, device=device, **options)
+    x, y = X.to(device), Y.to(device)
+    form = {None: None, "diagonal": "precision", "factor": "precision_factor"}[precision]
+    given = dict(distance=distance, reduction=reduction, **options) | ({form: head.precision} if form else {})
+    expected = lossk.harmonic.harmonic_loss(x, head.weight, y, **given)
+    assert_identical(head(x, y), expected)
+    for ours, grad in zip(head.parameters(), torch.autograd.grad(expected.sum(), list(head.parameters()))):
+        (actual,) = torch.autograd.grad(head(x, y).sum(), ours)
+        assert actual.any() and torch.equal(actual, grad)
+
+
+def test_harmonic_head_gives_logits_without_a_target(device):
+    head = HarmonicHead(8, 33, distance="cosine", exponent=5.0, device=device)
+    x, y = X.to(device), Y.to(device)
+    z = head(x)
+    assert z.shape == (20, 33)
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(z, y), head(x, y), rtol=1e-5, atol=1e-6)
+    assert_identical(head(x, y, reduction="sum"), lossk.harmonic.harmonic_loss(
+        x, head.weight, y, distance="cosine", exponent=5.0, reduction="sum"
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("exponent", [27.7, 100.0, 768.0, 1536.0])
+def test_harmonic_head_begins_neither_uniform_nor_sure(exponent):
+    x = torch.nn.functional.layer_norm(torch.randn(16, 768), (768,))
+    z = HarmonicHead(768, 4096, exponent=exponent)(x)
+    assert 0.4 < z.std(1).mean() < 1.2
+
+
+def test_harmonic_head_shares_an_embedding():
+    embedding = torch.nn.Embedding(33, 8)
+    head = HarmonicHead(8, 33)
+    head.weight = embedding.weight
+    head(embedding(torch.arange(5)), torch.arange(5)).backward()
+    assert embedding.weight.grad.any() and len({id(p) for p in (*embedding.parameters(), *head.parameters())}) == 1
+    assert head(embedding(torch.arange(5))).argmax(-1).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_harmonic_head_names_a_precision_that_is_none():
+    with pytest.raises(ValueError, match="precision must be None, 'diagonal' or 'factor', got 'full'"):
+        HarmonicHead(8, 33, precision="full")
+    assert "exponent=2.82843" in repr(HarmonicHead(8, 33)) and "precision=None" in repr(HarmonicHead(8, 33))

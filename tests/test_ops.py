@@ -155,6 +155,59 @@ def test_linear_sample(dtype, device):
 PROBES = {"cuda_build_info", "gpu_arch"}
 
 
+def harmonic(dtype, device, kind, requires_grad=False):
+    t = head(dtype, device, requires_grad)
+    wide = t["aux"].dtype
+    rows = torch.rand(4, N, dtype=wide, device=device) + 0.5
+    rows[1] += 40  # so that no distance is below 0
+    return t["input"], t["linear_weight"], rows, t["aux"].abs(), t["index"][:, :1], t["active"], kind, 3.0
+
+
+each_kind = pytest.mark.parametrize("kind", ["euclidean", "hamming", "cosine"])
+
+
+@each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
+@each_kind
+def test_harmonic_stats(kind, dtype, device):
+    for full, tau in ((False, 0.0), (True, 0.0), (False, 0.1)):
+        arguments = harmonic(dtype, device, kind, requires_grad=True)
+        arguments = [a.detach() if k in (2, 3) else a for k, a in enumerate(arguments)]
+        torch.library.opcheck(torch.ops.lossk.harmonic_stats.default, (*arguments, full, tau, True))
+
+
+@each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
+@each_kind
+def test_harmonic_backward(kind, dtype, device):
+    arguments = harmonic(dtype, device, kind)
+    stats, _ = torch.ops.lossk.harmonic_stats(*arguments, False, 0.0, True)
+    coefs = torch.rand(1, N).to(stats), torch.rand(N, 1).to(stats)
+    for needs in ([True, True], [True, False], [False, True]):
+        torch.library.opcheck(torch.ops.lossk.harmonic_backward.default, (*arguments, stats[:2], *coefs, needs, True))
+
+
+@each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
+@each_kind
+def test_harmonic_live_backward(kind, dtype, device):
+    arguments = harmonic(dtype, device, kind)
+    stats, sketch = torch.ops.lossk.harmonic_stats(*arguments, False, 0.1, True)
+    coefs = torch.rand(1, N).to(stats), torch.rand(N, 1).to(stats)
+    for needs in ([True, True], [True, False], [False, True]):
+        torch.library.opcheck(
+            torch.ops.lossk.harmonic_live_backward.default,
+            (*arguments, stats, sketch, *coefs, 0.1, True, needs, False),
+        )
+
+
+@each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
+@each_kind
+def test_harmonic_forward(kind, dtype, device):
+    arguments = harmonic(dtype, device, kind, requires_grad=True)
+    arguments = [a.detach() if k in (2, 3) else a for k, a in enumerate(arguments)]
+    for rows in (2, 3):
+        coefs = torch.rand(rows, N).to(arguments[2]), torch.rand(N, 1).to(arguments[2])
+        torch.library.opcheck(torch.ops.lossk.harmonic_forward.default, (*arguments, *coefs, [True, True]))
+
+
 def test_every_op_is_checked_here():
     names = {
         name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if name[:7] == "lossk::"

@@ -43,6 +43,16 @@ struct Simd {
     return best;
   }
 
+  static V bf16(V x) {  // rounded to nearest even; nan stays nan
+    typedef uint32_t U __attribute__((vector_size(Isa::vector_bytes)));
+    U bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+    V y;
+    std::memcpy(&y, &bits, sizeof y);
+    return x != x ? x : y;
+  }
+
   static V exp(V x) {
     if constexpr (sizeof(T) == 8) {
       for (int64_t i = 0; i < width; ++i) x[i] = std::exp(x[i]);

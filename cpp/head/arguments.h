@@ -7,17 +7,32 @@
 
 #include "common/check.h"
 #include "head/compare.h"
+#include "head/distance.h"
 
 namespace lossk {
 
 inline const std::optional<Tensor> kAbsent;  // of what an op does not take
+
+// Of a head whose logits are of a distance (distance.h).
+struct DistanceArgs {
+  std::string kind;
+  double power;
+  const Tensor &rows, &columns;  // [4, N]: scale, offset, eps, the target's t; [V]
+};
 
 struct HeadArgs {
   const char* op;
   const Tensor &input, &linear_weight;
   const std::optional<Tensor>&linear_bias, &scale, &index, &aux, &active;
   double softcap, margin;
+  const DistanceArgs* distance = nullptr;
 };
+
+inline Distance distance_of(const char* op, const std::string& name) {
+  for (int k = 1; k < int(std::size(kDistanceNames)); ++k)
+    if (name == kDistanceNames[k]) return Distance(k);
+  fail(op, ": kind is unknown, got ", name);
+}
 
 // A kind of two heads, or one of a head and numbers, by its name.
 inline Compare compare_of(const char* op, const std::string& name, bool two_heads) {
@@ -34,5 +49,11 @@ struct Wanted {  // gradients
   }
   bool any() const { return input || weight || bias || scale; }
 };
+
+// needs_grad of a distance's ops: input and weight alone.
+inline std::vector<bool> of_points(const char* op, const std::vector<bool>& flags) {
+  check(flags.size() == 2, op, ": needs_grad must have 2 entries (input, weight), got ", flags.size());
+  return {flags[0], flags[1], false, false};
+}
 
 }  // namespace lossk

@@ -40,7 +40,9 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
   Sweep<T> sweep(head, chunk, any ? head.segments() : 0);
   std::vector<RowState<double>> states(chunk);
   std::vector<RowCoef<T>> coefs(any ? chunk : 0);
-  std::vector<GradSums<T>> sums(wanted.scale ? active : 0);
+  const bool distance = head.distance != Distance::none;
+  std::vector<GradSums<T>> sums(wanted.scale || (distance && wanted.input) ? active : 0);
+  std::vector<T> columns(distance && wanted.weight ? head.vocab : 0);
   const Scratch picked(args.op, n * picks * sizeof(T));
   const Scratch input_sum(args.op, wanted.input ? chunk * dim * sizeof(T) : 0);
   double total = 0;
@@ -74,15 +76,25 @@ Outputs forward_of(const HeadArgs& args, const Tensor& loss_coef, const Tensor& 
     }
     if (wanted.weight) out.weight = data<T>(grads.weight);
     if (wanted.bias) out.bias = data<T>(grads.bias);
-    if (wanted.scale) out.sums = sums.data() + begin;
+    else if (!columns.empty()) out.bias = columns.data();
+    if (!sums.empty()) out.sums = sums.data() + begin;
     out.fresh = begin == 0;
     CoefGradient<T> gradient(head, begin, dense, coefs.data());
     sweep.grads(0, head.segments(), true, gradient, out);
+    if (wanted.input) own_input(head, begin, count, sums.data() + begin, out.input);
     if (wanted.input) store_rows(head, out.input, begin, count, grads.input);
   }
-  for (size_t i = 0; i < sums.size(); ++i) data<T>(grads.scale)[head.rows[i]] = sums[i].scale;
+  if (any && wanted.weight && active > 0) own_weight(head, 0, head.vocab, columns.data(), data<T>(grads.weight));
+  for (size_t i = 0; wanted.scale && i < sums.size(); ++i) data<T>(grads.scale)[head.rows[i]] = sums[i].scale;
   *data<T>(loss) = T(total);
   return {loss, lse, grads.input, grads.weight, grads.bias, grads.scale};
+}
+
+Outputs run(
+    const HeadArgs& args, const Tensor& loss_coef, const Tensor& index_coef, const std::vector<bool>& needs_grad) {
+  const Wanted wanted(args.op, needs_grad);
+  const auto of = args.input.scalar_type() == ScalarType::Double ? forward_of<double> : forward_of<float>;
+  return of(args, loss_coef, index_coef, wanted);
 }
 
 Outputs cce_forward(
@@ -92,13 +104,27 @@ Outputs cce_forward(
     const Tensor& index_coef, std::vector<bool> needs_grad) {
   const std::optional<Tensor> picks(index);
   const HeadArgs args{"cce_forward", input, linear_weight, linear_bias, scale, picks, aux, active, softcap, margin};
-  const Wanted wanted(args.op, needs_grad);
-  const auto run = input.scalar_type() == ScalarType::Double ? forward_of<double> : forward_of<float>;
-  return run(args, loss_coef, index_coef, wanted);
+  return run(args, loss_coef, index_coef, needs_grad);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> harmonic_forward(
+    const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
+    const std::optional<Tensor>& active, std::string kind, double power, const Tensor& loss_coef,
+    const Tensor& index_coef, std::vector<bool> needs_grad) {
+  const std::optional<Tensor> picks(index);
+  const DistanceArgs distance{kind, power, rows, columns};
+  const HeadArgs args{"harmonic_forward", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0,
+                      &distance};
+  const auto [loss, lse, grad_input, grad_weight, grad_bias, grad_scale] =
+      run(args, loss_coef, index_coef, of_points(args.op, needs_grad));
+  return {loss, lse, grad_input, grad_weight};
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(lossk, CPU, m) { m.impl("cce_forward", TORCH_BOX(&cce_forward)); }
+STABLE_TORCH_LIBRARY_IMPL(lossk, CPU, m) {
+  m.impl("cce_forward", TORCH_BOX(&cce_forward));
+  m.impl("harmonic_forward", TORCH_BOX(&harmonic_forward));
+}
 
 }  // namespace lossk

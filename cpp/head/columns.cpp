@@ -16,6 +16,11 @@ std::optional<Tensor> gathered(const char* op, const std::optional<Tensor>& x, c
   return torch::stable::view(gathered(op, torch::stable::view(*x, {x->size(0), 1}), ids, count), {count});
 }
 
+std::optional<DistanceArgs> of_columns(const DistanceArgs* whole, const std::optional<Tensor>& columns) {
+  if (whole == nullptr) return std::nullopt;
+  return DistanceArgs{whole->kind, whole->power, whole->rows, *columns};
+}
+
 // The picks as places among ids; -1, none, where a pick is not among them.
 template <class T>
 std::optional<Tensor> mapped(
@@ -41,7 +46,11 @@ Columns<T>::Columns(
       bias_(gathered(args.op, args.linear_bias, ids, count)),
       index_(mapped(args, whole, ids, count, begin, end)),
       aux_(gathered(args.op, args.aux, ids, count)),
-      head({args.op, args.input, weight_, bias_, args.scale, index_, aux_, args.active, args.softcap, args.margin}) {}
+      columns_(gathered(args.op, args.distance ? std::optional(args.distance->columns) : std::nullopt, ids, count)),
+      distance_(of_columns(args.distance, columns_)),
+      head(
+          {args.op, args.input, weight_, bias_, args.scale, index_, aux_, args.active, args.softcap, args.margin,
+           distance_ ? &*distance_ : nullptr}) {}
 
 template class Columns<float>;
 template class Columns<double>;

@@ -13,7 +13,8 @@ class Columns {
 
  private:
   Tensor weight_;
-  std::optional<Tensor> bias_, index_, aux_;
+  std::optional<Tensor> bias_, index_, aux_, columns_;
+  std::optional<DistanceArgs> distance_;
 
  public:
   const Head<T> head;

@@ -5,11 +5,6 @@
 
 namespace lossk {
 
-template <class Isa, class Number>
-struct Arithmetic : Simd<Isa, Number> {
-  using T = Number;
-};
-
 template <class Isa, class T>
 struct CompareRowsOf {
   using M = Arithmetic<Isa, T>;
@@ -112,7 +107,11 @@ struct CompareRowsOf {
     keep_only_columns(x, g);
     const Segment<T>& own = by_u ? *x.u : *x.z;
     const T *raw = by_u ? x.u_raw : x.z_raw, scale = by_u ? x.u_scale : x.z_scale;
-    if (own.softcap > 0) E::through_softcap(own, by_u ? u : z, g);
+    if (own.softcap > 0) {
+      alignas(64) T slope[kSegment];
+      E::slopes(own, raw, scale, -1, by_u ? u : z, slope);
+      E::times(slope, g);
+    }
     const T by_scale = own.row_sums ? E::by_scale(own, raw, g) : 0;
     E::times_scale(own, scale, g);
     return by_scale;

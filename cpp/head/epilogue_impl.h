@@ -5,26 +5,58 @@
 
 namespace lossk {
 
+template <class Isa, class Number>
+struct Arithmetic : Simd<Isa, Number> {
+  using T = Number;
+};
+
 template <class Isa, class T>
 struct EpilogueOf {
   using S = Simd<Isa, T>;
   using V = typename S::V;
+  using H = HarmonicLogit<Arithmetic<Isa, T>>;
   static constexpr int64_t W = S::width;
 
   static void add(T a, const T* x, T* y) {
     for (int64_t v = 0; v < kSegment; v += W) S::store(y + v, S::load(y + v) + a * S::load(x + v));
   }
 
-  // Softcapped logits, -inf beyond count so that they weigh nothing.
-  static void logits(const Segment<T>& seg, const T* raw, T scale, T* z) {
+  // Softcapped logits, or a distance's, -inf beyond count so that they weigh nothing.
+  static void logits(const Segment<T>& seg, const T* raw, const RowTerms<T>& row, T* z) {
     for (int64_t v = 0; v < seg.count; v += W) {
       V x = S::load(raw + v);
+      if (seg.distance != Distance::none) {
+        const V t = H::distance(seg.distance, row.scale, row.offset, S::load(seg.bias + v), x);
+        S::store(z + v, H::logit(seg.distance, seg.power, t, row.eps));
+        continue;
+      }
       if (seg.has_bias) x += S::load(seg.bias + v);
-      x *= scale;
+      x *= row.scale;
       if (seg.softcap > 0) x = seg.softcap * S::tanh(x / seg.softcap);
       S::store(z + v, x);
     }
     for (int64_t v = seg.count; v < kSegment; ++v) z[v] = -INFINITY;
+  }
+
+  // What the row's first pick is, in place of z, for statistics.
+  static T first_pick(const Segment<T>& seg, T z) { return seg.distance == Distance::none ? z - seg.margin : 0; }
+
+  // Of curved logits z (before the margin): dz by what the curve is of, softcap's argument or -h. `target`: the row's
+  // first pick, or -1.
+  static void slopes(
+      const Segment<T>& seg, const T* raw, const RowTerms<T>& row, int64_t target, const T* z, T* slope) {
+    for (int64_t v = 0; v < seg.count; v += W) {
+      if (seg.distance == Distance::none) {
+        const V t = S::load(z + v) / seg.softcap;
+        S::store(slope + v, 1 - t * t);
+      } else {
+        const V t = H::distance(seg.distance, row.scale, row.offset, S::load(seg.bias + v), S::load(raw + v));
+        S::store(slope + v, H::slope(seg.distance, seg.power, row.scale, t, row.eps));
+      }
+    }
+    if (seg.distance != Distance::none && target >= 0)
+      slope[target] = H::slope(seg.distance, seg.power, row.scale, S::fill(row.target), row.eps)[0];
+    for (int64_t v = seg.count; v < kSegment; ++v) slope[v] = 0;
   }
 
   // The row's k-th pick as a column of this segment, or -1.
@@ -32,8 +64,6 @@ struct EpilogueOf {
     const int64_t v = index[k] - seg.first;
     return v >= 0 && v < seg.count ? v : -1;
   }
-
-  static T slope_at(const Segment<T>& seg, T z) { return 1 - (z / seg.softcap) * (z / seg.softcap); }
 
   static T highest(const T* z) {
     V best = S::load(z);
@@ -43,14 +73,14 @@ struct EpilogueOf {
 
   template <bool full>
   static void stats(
-      const Segment<T>& seg, const T* raw, T scale, const int64_t* index, T* logits_out, RowState<T>& state,
-      T* weights) {
+      const Segment<T>& seg, const T* raw, const RowTerms<T>& row, const int64_t* index, T* logits_out,
+      RowState<T>& state, T* weights) {
     alignas(64) T z[kSegment];
-    logits(seg, raw, scale, z);
+    logits(seg, raw, row, z);
     for (int64_t k = 0; k < seg.picks; ++k) {
       const int64_t v = column(seg, index, k);
       if (v < 0) continue;
-      if (k == 0) z[v] -= seg.margin;
+      if (k == 0) z[v] = first_pick(seg, z[v]);
       logits_out[k] = z[v];
     }
     state = RowState<T>();
@@ -88,16 +118,18 @@ struct EpilogueOf {
       }
     }
     state.sum = S::sum(sum);
-    if (!full && weights != nullptr && seg.softcap > 0) {
-      V slope{};
-      for (int64_t v = 0; v < kSegment; v += W) {
-        const V w = S::load(weights + v), t = S::load(z + v) / seg.softcap;
-        slope += w == 0 ? V{} : w * (1 - t * t);
-      }
-      state.slope = S::sum(slope);
+    if (!full && weights != nullptr && seg.curved()) {
+      alignas(64) T slope[kSegment];
+      const int64_t target = seg.picks > 0 ? column(seg, index, 0) : -1;
       // The margin comes off after the softcap: its derivative is taken where the target was before.
-      if (const int64_t v = seg.margin != 0 && seg.picks > 0 ? column(seg, index, 0) : -1; v >= 0)
-        state.slope += weights[v] * (slope_at(seg, z[v] + seg.margin) - slope_at(seg, z[v]));
+      if (target >= 0) z[target] += seg.margin;
+      slopes(seg, raw, row, target, z, slope);
+      V sum_slope{};
+      for (int64_t v = 0; v < kSegment; v += W) {
+        const V w = S::load(weights + v);
+        sum_slope += w == 0 ? V{} : w * S::load(slope + v);
+      }
+      state.slope = S::sum(sum_slope);
     }
     if constexpr (full) {
       state.shifted = S::sum(shifted);
@@ -108,11 +140,12 @@ struct EpilogueOf {
 
   template <bool full>
   static GradSums<T> grad(
-      const Segment<T>& seg, const T* raw, T scale, const int64_t* index, const RowCoef<T>& c, T* g) {
-    alignas(64) T z[kSegment];
-    logits(seg, raw, scale, z);
+      const Segment<T>& seg, const T* raw, const RowTerms<T>& row, const int64_t* index, const RowCoef<T>& c, T* g) {
+    alignas(64) T z[kSegment], slope[kSegment];
+    logits(seg, raw, row, z);
     const int64_t target = seg.picks > 0 ? column(seg, index, 0) : -1;
-    if (target >= 0) z[target] -= seg.margin;
+    if (seg.curved()) slopes(seg, raw, row, target, z, slope);
+    if (target >= 0) z[target] = first_pick(seg, z[target]);
     for (int64_t v = 0; v < kSegment; v += W) {
       const V logp = S::load(z + v) - c.lse - c.lse_low, p = S::exp(logp);
       if constexpr (full) {
@@ -135,10 +168,7 @@ struct EpilogueOf {
       if (const int64_t v = column(seg, index, k); v >= 0) g[v] -= c.pick[k];
     for (int64_t v = seg.count; v < kSegment; ++v) g[v] = 0;
 
-    if (seg.softcap > 0) {
-      if (target >= 0) z[target] += seg.margin;
-      through_softcap(seg, z, g);
-    }
+    if (seg.curved()) times(slope, g);
     GradSums<T> sums;
     if (seg.row_sums) {
       V total{}, square{};
@@ -147,22 +177,29 @@ struct EpilogueOf {
         total += x;
         square += x * x;
       }
-      sums = {by_scale(seg, raw, g), S::sum(total), S::sum(square)};
+      sums = {0, S::sum(total), S::sum(square)};
       for (int64_t k = 0; c.pick != nullptr && k < seg.picks; ++k)
-        if (const int64_t v = column(seg, index, k); v >= 0)
-          sums.total += c.pick[k] * (seg.softcap > 0 ? slope_at(seg, z[v]) : 1);
+        if (const int64_t v = column(seg, index, k); v >= 0) sums.total += c.pick[k] * (seg.curved() ? slope[v] : 1);
     }
-    times_scale(seg, scale, g);
+    if (seg.distance == Distance::none) {
+      if (seg.row_sums) sums.scale = by_scale(seg, raw, g);
+      times_scale(seg, row.scale, g);
+      return sums;
+    }
+    if (seg.distance == Distance::cosine) times(seg.bias, g);
+    // What a point's own term is summed from must be what the products take: the two cancel near a centre.
+    if (seg.bf16) round_bf16(g);
+    for (int64_t v = 0; seg.row_sums && v < seg.count; ++v) sums.scale += g[v];
     return sums;
   }
 
-  // g by the capped z, -> by what was capped.
-  static void through_softcap(const Segment<T>& seg, T* z, T* g) {
-    for (int64_t v = seg.count; v < kSegment; ++v) z[v] = 0;
-    for (int64_t v = 0; v < kSegment; v += W) {
-      const V t = S::load(z + v) / seg.softcap;
-      S::store(g + v, S::load(g + v) * (1 - t * t));
-    }
+  static void times(const T* by, T* g) {
+    for (int64_t v = 0; v < kSegment; v += W) S::store(g + v, S::load(g + v) * S::load(by + v));
+  }
+
+  static void round_bf16(T* g) {
+    if constexpr (sizeof(T) == 4)
+      for (int64_t v = 0; v < kSegment; v += W) S::store(g + v, S::bf16(S::load(g + v)));
   }
 
   // d loss / d scale, of g before the scale.

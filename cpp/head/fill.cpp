@@ -23,6 +23,8 @@ void Fill<T>::weights(int64_t segment, T* q) const {
     live_.dead(b, segment, q);
     const T share = live_.dead_mass(b) > 0 ? T(1 / live_.dead_mass(b)) : T(0);
     for (int64_t v = 0; v < kSegment; ++v) q[v] *= share;
+    for (int64_t v = 0; head_.distance == Distance::cosine && v < kSegment; ++v)  // as a cosine's g has it
+      q[v] *= segment * kSegment + v < head_.vocab ? head_.column(segment * kSegment + v) : T(0);
   }
   for (int64_t v = 0; dense_ && v < kSegment; ++v)
     q[v] = segment * kSegment + v < head_.vocab ? head_.aux(segment * kSegment + v) : T(0);
@@ -77,6 +79,7 @@ void Fill<T>::add_input(T* grad_input, GradSums<T>* sums) const {
   if (terms_ == 0) return;
   const auto& p = head_.products;
   const int64_t dim = head_.dim, steps = p.steps(kSegment), most = workers();
+  const bool distance = head_.distance != Distance::none;
   // mixed [terms, D] = q weight, and q bias: segments in order, one owner for each column of D
   const Scratch mixed(head_.op, terms_ * dim * sizeof(T)), q(head_.op, q_bytes(), most);
   const Scratch q_panels(head_.op, p.bytes(terms_, p.mr, kSegment), most);
@@ -95,7 +98,8 @@ void Fill<T>::add_input(T* grad_input, GradSums<T>* sums) const {
       Segment<T> segment;
       head_.load(s, segment);
       for (int64_t t = 0; t < terms_; ++t)
-        for (int64_t v = 0; v < segment.count; ++v) bias[t] += of[t * kSegment + v] * segment.bias[v];
+        for (int64_t v = 0; v < segment.count; ++v)
+          bias[t] += of[t * kSegment + v] * (distance ? T(1) : segment.bias[v]);  // of a distance the sum of g
     }
   });
   for_rows([&](int64_t first, int64_t count, int64_t b, const T* input) {
@@ -106,7 +110,7 @@ void Fill<T>::add_input(T* grad_input, GradSums<T>* sums) const {
         for (int64_t d = 0; grad_input != nullptr && d < dim; ++d) grad_input[i * dim + d] += by * column[d];
         if (sums == nullptr) continue;
         T dot = bias[term];
-        for (int64_t d = 0; d < dim; ++d) dot += input[(i - first) * dim + d] * column[d];
+        for (int64_t d = 0; !distance && d < dim; ++d) dot += input[(i - first) * dim + d] * column[d];
         sums[i].scale += c[i] * dot;
       }
     };

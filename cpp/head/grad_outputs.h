@@ -69,6 +69,32 @@ void round_to(const T* from, int64_t count, const Tensor& grad, int64_t at) {
   }
 }
 
+// body(first, count, points) for a few of `count` rows at a time, with room for [count, D] points: see Head::own_input.
+template <class T, class Body>
+void own_terms(const Head<T>& head, int64_t count, const Body& body) {
+  constexpr int64_t kRows = 32;
+  if (head.distance == Distance::none) return;
+  const int64_t most = workers();
+  const Scratch points(head.op, kRows * head.dim * sizeof(T), most);
+  parallel_items(ceil_div(count, kRows), most, [&](int64_t worker, int64_t i) {
+    body(i * kRows, std::min(kRows, count - i * kRows), points.template get<T>(worker));
+  });
+}
+
+// The own terms of active rows, unrounded [count, D], and of rows of the weight; sums of the first of each on.
+template <class T>
+void own_input(const Head<T>& head, int64_t begin, int64_t count, const GradSums<T>* sums, T* grad) {
+  own_terms(head, count, [&](int64_t i, int64_t n, T* points) {
+    head.own_input(begin + i, n, sums + i, grad + i * head.dim, points);
+  });
+}
+template <class T>
+void own_weight(const Head<T>& head, int64_t first, int64_t count, const T* sums, T* grad) {
+  own_terms(head, count, [&](int64_t v, int64_t n, T* points) {
+    head.own_weight(first + v, n, sums + v, grad + v * head.dim, points);
+  });
+}
+
 // Unrounded rows [count, D] -> their places in grad [N, D].
 template <class T>
 void store_rows(const Head<T>& head, const T* from, int64_t begin, int64_t count, const Tensor& grad) {

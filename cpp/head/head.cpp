@@ -47,9 +47,10 @@ Head<T>::Head(const HeadArgs& a)
       picks(0),
       input_(a.input),
       weight_(a.linear_weight),
-      bias_(a.linear_bias),
+      bias_(a.distance ? std::optional(a.distance->columns) : a.linear_bias),
       scale_(a.scale),
       aux_(a.aux),
+      terms_(a.distance ? std::optional(a.distance->rows) : std::nullopt),
       index_(a.index),
       softcap_(a.softcap),
       margin_(a.margin),
@@ -72,6 +73,13 @@ Head<T>::Head(const HeadArgs& a)
   }
   check(a.softcap >= 0 && a.softcap < INFINITY, op, ": softcap must be finite and >= 0, got ", a.softcap);
   check(std::isfinite(a.margin), op, ": margin must be finite, got ", a.margin);
+  if (a.distance) {
+    check_tensor(op, "rows", a.distance->rows, {4, total}, scalar_type_of<T>);
+    check_tensor(op, "columns", a.distance->columns, {vocab}, scalar_type_of<T>);
+    power_ = a.distance->power;
+    check(power_ > 0 && power_ < INFINITY, op, ": power must be finite and > 0, got ", power_);
+    distance = distance_of(op, a.distance->kind);
+  }
   for (int64_t v = 0; v < vocab; ++v) aux_sum += aux(v);
 
   const Optional<bool> active(a.active);
@@ -90,6 +98,7 @@ void Head<T>::load(int64_t segment, Segment<T>& s) const {
   s.first = segment * kSegment;
   s.count = std::min(kSegment, vocab - s.first);
   s.softcap = T(softcap_), s.margin = T(margin_), s.picks = picks;
+  s.distance = distance, s.power = T(power_), s.bf16 = products.unit == 2;
   s.has_bias = bias_.data != nullptr, s.row_sums = false;
   for (int64_t v = 0; v < kSegment; ++v) {
     s.bias[v] = v < s.count && s.has_bias ? bias_.data[s.first + v] : T(0);
@@ -106,23 +115,65 @@ typename Head<T>::Rows Head<T>::gather(int64_t begin, int64_t count, char* buffe
   return {buffer, dim, 1};
 }
 
-template <class T>
-void Head<T>::widen(int64_t begin, int64_t count, T* to) const {
-  const int64_t row_stride = input_.stride(0), step = input_.stride(1);
+namespace {
+
+// Rows row_of(0), ..., row_of(count - 1) of a matrix -> to [count, D].
+template <class T, class RowOf>
+void widen_rows(const Tensor& matrix, int64_t count, const RowOf& row_of, T* to) {
+  const int64_t dim = matrix.size(1), row_stride = matrix.stride(0), step = matrix.stride(1);
   const auto copy = [&]<class From>(const From* all) {
     for (int64_t i = 0; i < count; ++i) {
-      const From* from = all + rows[begin + i] * row_stride;
+      const From* from = all + row_of(i) * row_stride;
       if (step == 1)  // apart, so that it becomes vector code
         for (int64_t d = 0; d < dim; ++d) to[i * dim + d] = static_cast<T>(from[d]);
       else
         for (int64_t d = 0; d < dim; ++d) to[i * dim + d] = static_cast<T>(from[d * step]);
     }
   };
-  switch (dtype) {
-    case ScalarType::BFloat16: return copy(data<c10::BFloat16>(input_));
-    case ScalarType::Half: return copy(data<c10::Half>(input_));
-    default: return copy(data<T>(input_));
+  switch (matrix.scalar_type()) {
+    case ScalarType::BFloat16: return copy(data<c10::BFloat16>(matrix));
+    case ScalarType::Half: return copy(data<c10::Half>(matrix));
+    default: return copy(data<T>(matrix));
   }
+}
+
+}  // namespace
+
+template <class T>
+void Head<T>::widen(int64_t begin, int64_t count, T* to) const {
+  widen_rows(input_, count, [&](int64_t i) { return rows[begin + i]; }, to);
+}
+
+template <class T>
+void Head<T>::widen_weight(int64_t first, int64_t count, T* to) const {
+  widen_rows(weight_, count, [&](int64_t i) { return first + i; }, to);
+}
+
+template <class T>
+void Head<T>::own(const T* points, int64_t count, const T* sums, int64_t stride, T* grad) const {
+  for (int64_t i = 0; i < count; ++i, points += dim, grad += dim) {
+    T by = distance == Distance::cosine ? 0 : sums[i * stride];
+    if (distance == Distance::cosine) {
+      double along = 0, square = 0;
+      for (int64_t d = 0; d < dim; ++d) along += double(grad[d]) * points[d], square += double(points[d]) * points[d];
+      // A point at the origin has no direction, and no gradient.
+      if (square == 0) std::fill_n(grad, dim, T(0));
+      else by = T(along / square);
+    }
+    for (int64_t d = 0; d < dim; ++d) grad[d] -= by * points[d];
+  }
+}
+
+template <class T>
+void Head<T>::own_input(int64_t begin, int64_t count, const GradSums<T>* sums, T* grad, T* points) const {
+  widen(begin, count, points);
+  own(points, count, &sums->scale, sizeof(GradSums<T>) / sizeof(T), grad);
+}
+
+template <class T>
+void Head<T>::own_weight(int64_t first, int64_t count, const T* sums, T* grad, T* points) const {
+  widen_weight(first, count, points);
+  own(points, count, sums, 1, grad);
 }
 
 template <class T>

@@ -28,8 +28,16 @@ class Head {
   double aux_sum = 0;
   int64_t segments() const { return ceil_div(vocab, kSegment); }
 
-  T scale(int64_t row) const { return scale_.data ? scale_.data[row] : T(1); }
+  Distance distance = Distance::none;
+
+  T scale(int64_t row) const { return scale_.data ? scale_.data[row] : T(1); }  // 1 of a distance
+  RowTerms<T> terms(int64_t row) const {
+    if (!terms_.data) return scale(row);
+    const T* of = terms_.data + row;
+    return {of[0], of[total], of[2 * total], of[3 * total]};
+  }
   const int64_t* index(int64_t row) const { return index_.data ? index_.data + row * picks : nullptr; }
+  T column(int64_t v) const { return bias_.data[v]; }  // of a distance
   T aux(int64_t v) const { return aux_.data ? aux_.data[v] : T(1); }
   void load(int64_t segment, Segment<T>&) const;
 
@@ -41,8 +49,15 @@ class Head {
   Rows gather(int64_t begin, int64_t count, char* buffer) const;
   int64_t gather_bytes(int64_t count) const { return all_active() ? 0 : count * dim * element_bytes_; }
 
-  // Active rows begin .. begin + count of input, widened -> to [count, D].
+  // Active rows begin .. begin + count of input, widened -> to [count, D]; rows of the weight.
   void widen(int64_t begin, int64_t count, T* to) const;
+  void widen_weight(int64_t first, int64_t count, T* to) const;
+
+  // A distance's gradients have a term of their own point beside the products': of euclidean and hamming the sum of g
+  // times the point comes off, of cosine what lies along it. Of active rows begin .. begin + count, [count, D], and of
+  // rows of the weight; room for [count, D] points is the caller's.
+  void own_input(int64_t begin, int64_t count, const GradSums<T>* sums, T* grad, T* points) const;
+  void own_weight(int64_t first, int64_t count, const T* sums, T* grad, T* points) const;
 
   // Input rows as panels over rows with depth D, for the logits; and over D with depth `rows`, for d weight.
   void pack_input(const Rows&, int64_t count, void* panels) const;
@@ -53,11 +68,12 @@ class Head {
 
  private:
   bool all_active() const { return static_cast<int64_t>(rows.size()) == total; }
+  void own(const T* points, int64_t count, const T* sums, int64_t stride, T* grad) const;
 
   Tensor input_, weight_;
-  Optional<T> bias_, scale_, aux_;
+  Optional<T> bias_, scale_, aux_, terms_;  // bias: a distance's column
   Optional<int64_t> index_;
-  double softcap_, margin_;
+  double softcap_, margin_, power_ = 0;
   int64_t element_bytes_;
 };
 

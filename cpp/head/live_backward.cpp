@@ -48,8 +48,8 @@ struct RowTerms {
         .pick = picks.data ? picks.data + row * k : nullptr};
   }
   // Sum over the whole vocabulary of the row's g without its picks, from the statistics.
-  T total(int64_t row, bool softcap) const {
-    T sum = a(0, row) * (softcap ? stat(2, row) : T(1));
+  T total(int64_t row, bool curved) const {
+    T sum = a(0, row) * (curved ? stat(2, row) : T(1));
     if (!general) return sum;
     sum += a(1, row) * -stat(6, row) + a(3, row) * stat(8, row);
     sum += a(2, row) * std::exp(stat(7, row) - 2 * stat(0, row));
@@ -117,8 +117,9 @@ class LiveBackward {
         grads_(grad_tensors(args, head_, wanted, head_.dtype, weight_grad_fp32 ? scalar_type_of<T> : head_.dtype)),
         input_sum_(args.op, wanted.input ? active() * head_.dim * sizeof(T) : 0),
         weight_sum_(head_, live_, grads_.weight, wanted.weight),
+        columns_(args.distance && wanted.weight ? head_.vocab : 0),
         sums_(active()) {
-    check(args.softcap == 0 || !rows_.full, args.op, ": with softcap only lse, logits and logp have live gradients");
+    check(!curved() || !rows_.full, args.op, ": with softcap only lse, logits and logp have live gradients");
   }
 
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run() {
@@ -127,6 +128,7 @@ class LiveBackward {
       visit();
       fill_rows();
       if (wanted_.weight || wanted_.bias) finish();
+      if (wanted_.input) own_input(head_, 0, active(), sums_.data(), input_sum_.template get<T>());
       if (wanted_.input) store_rows(head_, input_sum_.template get<T>(), 0, active(), grads_.input);
       for (int64_t i = 0; wanted_.scale && i < active(); ++i) data<T>(grads_.scale)[head_.rows[i]] = sums_[i].scale;
     }
@@ -137,6 +139,11 @@ class LiveBackward {
   static constexpr double kGeneralTau = 1.0 / 4096;  // entropy and its like decay more slowly in the dead columns
 
   int64_t active() const { return head_.rows.size(); }
+  bool curved() const { return args_.softcap > 0 || args_.distance; }
+  T* column_sums() {  // d bias, or what a distance needs of the same sums
+    if (wanted_.bias) return data<T>(grads_.bias);
+    return columns_.empty() ? nullptr : columns_.data();
+  }
   bool dense() const {
     for (int64_t row : head_.rows)
       if (rows_.a(5, row) != 0) return true;
@@ -157,7 +164,7 @@ class LiveBackward {
     const int64_t most = std::max(kSegment, kSliceBytes / per_column / kSegment * kSegment);
     const Scratch weight(args_.op, wanted_.weight ? std::min(most, head_.vocab) * dim * sizeof(T) : 0);
     std::vector<RowCoef<T>> coefs(Sketch::kRows);
-    std::vector<T> bias(wanted_.bias ? most : 0);
+    std::vector<T> bias(column_sums() ? most : 0);
     for (int64_t b = 0; b < live_.blocks(); ++b) {
       const int64_t begin = live_.begin(b), end = live_.end(b), live = live_.columns(b).size();
       for (int64_t i = begin; i < end; ++i) coefs[i - begin] = rows_.of(head_.rows[i], head_.picks);
@@ -171,12 +178,12 @@ class LiveBackward {
         GradSinks<T> out;
         if (wanted_.input) out.input = input_sum_.template get<T>() + begin * dim;
         if (wanted_.weight) out.weight = weight.get<T>();
-        if (wanted_.bias) out.bias = bias.data();
+        if (column_sums()) out.bias = bias.data();
         out.sums = sums_.data() + begin;
         out.fresh = true;
         CoefGradient<T> gradient(columns.head, begin, rows_.general, coefs.data());
         sweep.grads(0, columns.head.segments(), false, gradient, out);
-        for (int64_t k = 0; wanted_.bias && k < count; ++k) data<T>(grads_.bias)[ids[k]] += bias[k];
+        for (int64_t k = 0; column_sums() && k < count; ++k) column_sums()[ids[k]] += bias[k];
         if (!wanted_.weight) continue;
         parallel_ranges(count, [&](int64_t k0, int64_t k1) {
           for (int64_t k = k0; k < k1; ++k) weight_sum_.add(ids[k], weight.get<T>() + k * dim);
@@ -190,32 +197,36 @@ class LiveBackward {
     missing_.resize(active()), dense_.resize(active());
     for (int64_t i = 0; i < active(); ++i) {
       const int64_t row = head_.rows[i];
-      missing_[i] = rows_.total(row, args_.softcap > 0) - sums_[i].total;
+      missing_[i] = rows_.total(row, curved()) - sums_[i].total;
       dense_[i] = rows_.a(5, row);
     }
     fill_.set_rows(missing_.data(), dense_.data());
     if (wanted_.input || wanted_.scale)
-      fill_.add_input(wanted_.input ? input_sum_.template get<T>() : nullptr, wanted_.scale ? sums_.data() : nullptr);
+      fill_.add_input(
+          wanted_.input ? input_sum_.template get<T>() : nullptr,
+          wanted_.scale || args_.distance ? sums_.data() : nullptr);
   }
 
   // d weight and d bias: the fill and the live part added, rounded once, a few rows at a time that stay in L2.
   void finish() {
     constexpr int64_t kRows = 96;
     const int64_t dim = head_.dim, most = workers(), at_once = most * 4;
-    const Scratch tiles(args_.op, wanted_.weight ? kRows * dim * int64_t(sizeof(T)) : 0, most);
+    const int64_t tile_bytes = wanted_.weight ? kRows * dim * int64_t(sizeof(T)) : 0;
+    const Scratch tiles(args_.op, tile_bytes, most), points(args_.op, args_.distance ? tile_bytes : 0, most);
     const Scratch q(args_.op, fill_.q_bytes(), most), panels(args_.op, fill_.panel_bytes(), most);
     for (int64_t s0 = 0; s0 < head_.segments(); s0 += at_once) {
       parallel_items(std::min(at_once, head_.segments() - s0), most, [&](int64_t worker, int64_t item) {
         const int64_t s = s0 + item, v0 = s * kSegment, v1 = std::min(v0 + kSegment, head_.vocab);
         T *tile = tiles.get<T>(worker), bias[kSegment];
-        fill_.open_segment(s, wanted_.bias ? bias : nullptr, q.get<T>(worker), panels.get<char>(worker));
-        for (int64_t v = v0; wanted_.bias && v < v1; ++v) data<T>(grads_.bias)[v] += bias[v - v0];
+        fill_.open_segment(s, column_sums() ? bias : nullptr, q.get<T>(worker), panels.get<char>(worker));
+        for (int64_t v = v0; column_sums() && v < v1; ++v) column_sums()[v] += bias[v - v0];
         for (int64_t first = v0; wanted_.weight && first < v1; first += kRows) {
           const int64_t count = std::min(kRows, v1 - first);
           fill_.weight_rows(panels.get<char>(worker), first - v0, count, tile);
           for (int64_t v = 0; v < count; ++v)
             if (const T* live = weight_sum_.row(first + v); live != nullptr)
               for (int64_t d = 0; d < dim; ++d) tile[v * dim + d] += live[d];
+          if (args_.distance) head_.own_weight(first, count, columns_.data() + first, tile, points.get<T>(worker));
           round_to(tile, count * dim, grads_.weight, first * dim);
         }
       });
@@ -231,7 +242,8 @@ class LiveBackward {
     for (int64_t b = 0; b < live_.blocks(); ++b) {
       double highest = 0, square = 0;
       for (int64_t i = live_.begin(b); i < live_.end(b); ++i) {
-        const double scale = head_.scale(head_.rows[i]), a = scale * rows_.a(0, head_.rows[i]);
+        const double scale = head_.scale(head_.rows[i]);
+        const double a = scale * rows_.a(0, head_.rows[i]) * (args_.distance ? rows_.stat(2, head_.rows[i]) : T(1));
         highest = std::max(highest, a * a), square += scale * scale * sums_[i].square;
       }
       const double values[] = {
@@ -251,9 +263,22 @@ class LiveBackward {
   const GradTensors grads_;
   const Scratch input_sum_;  // [active, D]
   WeightSum<T> weight_sum_;
+  std::vector<T> columns_;         // [V], of a distance: sums of g
   std::vector<GradSums<T>> sums_;  // [active], over the live columns
   std::vector<T> missing_, dense_;
 };
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(
+    const HeadArgs& args, const Tensor& stats, const Tensor& sketch, const Tensor& row_coef,
+    const std::optional<Tensor>& index_coef, double tau, bool fill, const std::vector<bool>& needs_grad,
+    bool weight_grad_fp32) {
+  check(tau > 0 && tau < 1, args.op, ": tau must be in (0, 1), got ", tau);
+  const Wanted wanted(args.op, needs_grad);
+  const auto of = [&]<class T>(T) {
+    return LiveBackward<T>(args, stats, sketch, row_coef, index_coef, tau, fill, wanted, weight_grad_fp32).run();
+  };
+  return args.input.scalar_type() == ScalarType::Double ? of(double()) : of(float());
+}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_live_backward(
     const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
@@ -263,16 +288,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_live_backward(
     std::vector<bool> needs_grad, bool weight_grad_fp32) {
   const HeadArgs args{
       "linear_live_backward", input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin};
-  check(tau > 0 && tau < 1, args.op, ": tau must be in (0, 1), got ", tau);
-  const Wanted wanted(args.op, needs_grad);
-  const auto run = [&]<class T>(T) {
-    return LiveBackward<T>(args, stats, sketch, row_coef, index_coef, tau, fill, wanted, weight_grad_fp32).run();
-  };
-  return input.scalar_type() == ScalarType::Double ? run(double()) : run(float());
+  return run(args, stats, sketch, row_coef, index_coef, tau, fill, needs_grad, weight_grad_fp32);
+}
+
+std::tuple<Tensor, Tensor, Tensor> harmonic_live_backward(
+    const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
+    const std::optional<Tensor>& active, std::string kind, double power, const Tensor& stats, const Tensor& sketch,
+    const Tensor& row_coef, const Tensor& index_coef, double tau, bool fill, std::vector<bool> needs_grad,
+    bool weight_grad_fp32) {
+  const std::optional<Tensor> picks(index), pick_coef(index_coef);
+  const DistanceArgs distance{kind, power, rows, columns};
+  const HeadArgs args{
+      "harmonic_live_backward", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance};
+  const auto [grad_input, grad_weight, grad_bias, grad_scale, live] =
+      run(args, stats, sketch, row_coef, pick_coef, tau, fill, of_points(args.op, needs_grad), weight_grad_fp32);
+  return {grad_input, grad_weight, live};
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(lossk, CPU, m) { m.impl("linear_live_backward", TORCH_BOX(&linear_live_backward)); }
+STABLE_TORCH_LIBRARY_IMPL(lossk, CPU, m) {
+  m.impl("linear_live_backward", TORCH_BOX(&linear_live_backward));
+  m.impl("harmonic_live_backward", TORCH_BOX(&harmonic_live_backward));
+}
 
 }  // namespace lossk

@@ -28,7 +28,9 @@ GradTensors recompute(
   Sweep<T> sweep(head, chunk, segments);
   const Scratch input_sum(args.op, wanted.input ? active * dim * sizeof(T) : 0);
   if (wanted.input) std::fill_n(input_sum.get<T>(), active * dim, T(0));
-  std::vector<GradSums<T>> sums(wanted.scale ? active : 0);
+  const bool distance = head.distance != Distance::none;
+  std::vector<GradSums<T>> sums(wanted.scale || (distance && wanted.input) ? active : 0);
+  std::vector<T> columns(distance && wanted.weight ? head.vocab : 0);
   Tensor weight_sum = empty(args.op, args.input, {sums_weight ? segments * kSegment : 0, dim}, scalar_type_of<T>);
   for (int64_t s0 = 0; s0 < head.segments(); s0 += segments) {
     const int64_t s1 = std::min(s0 + segments, head.segments());
@@ -41,17 +43,23 @@ GradTensors recompute(
       if (wanted.input) out.input = input_sum.get<T>() + begin * dim;
       if (wanted.weight) out.weight = direct ? data<T>(grads.weight) + v0 * dim : data<T>(weight_sum);
       if (wanted.bias) out.bias = data<T>(grads.bias);
-      if (wanted.scale) out.sums = sums.data() + begin;
+      else if (!columns.empty()) out.bias = columns.data();
+      if (!sums.empty()) out.sums = sums.data() + begin;
       out.fresh = begin == 0;
       sweep.grads(s0, s1, false, gradient, out);
     }
+    if (wanted.weight)
+      own_weight(
+          head, v0, v1 - v0, columns.data() + (distance ? v0 : 0),
+          direct ? data<T>(grads.weight) + v0 * dim : data<T>(weight_sum));
     if (sums_weight) {
       Tensor rows = torch::stable::narrow(grads.weight, 0, v0, v1 - v0);
       torch::stable::copy_(rows, torch::stable::narrow(weight_sum, 0, 0, v1 - v0));
     }
   }
+  if (wanted.input) own_input(head, 0, active, sums.data(), input_sum.get<T>());
   if (wanted.input) store_rows(head, input_sum.get<T>(), 0, active, grads.input);
-  for (size_t i = 0; i < sums.size(); ++i) data<T>(grads.scale)[head.rows[i]] = sums[i].scale;
+  for (size_t i = 0; wanted.scale && i < sums.size(); ++i) data<T>(grads.scale)[head.rows[i]] = sums[i].scale;
   return grads;
 }
 

@@ -42,7 +42,7 @@ StatsOutputs stats_of(const HeadArgs& args, bool full, bool sketched) {
       for (int64_t k = 0; k < head.picks; ++k)  // from the unrounded lse: nothing cancels at large logits
         if (head.index(row)[k] >= 0) data<T>(logp)[row * head.picks + k] = T(picked[row * head.picks + k] - lse);
       out[row] = T(lse), out[n + row] = low_part<T>(lse);
-      out[2 * n + row] = sketched && !full && args.softcap > 0 ? T(s.slope / s.sum) : T(1);
+      out[2 * n + row] = sketched && !full && (args.softcap > 0 || args.distance) ? T(s.slope / s.sum) : T(1);
       if (!full) continue;
       const double values[] = {lse_excl,     low_part<T>(lse_excl),          s.mean_logit(), s.entropy(), s.lse2(),
                                s.aux_mean(), s.aux_dot - head.aux_sum * lse, s.top,          s.min};
@@ -53,14 +53,29 @@ StatsOutputs stats_of(const HeadArgs& args, bool full, bool sketched) {
   return {stats, logits, logp, argmax, sketch};
 }
 
+StatsOutputs run(const HeadArgs& args, bool full, double tau) {
+  check(tau >= 0 && tau < 1, args.op, ": tau must be in (0, 1), or 0 for an exact backward, got ", tau);
+  const auto of = args.input.scalar_type() == ScalarType::Double ? stats_of<double> : stats_of<float>;
+  return of(args, full, tau > 0);
+}
+
 StatsOutputs linear_stats(
     const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
     const std::optional<Tensor>& scale, const std::optional<Tensor>& index, const std::optional<Tensor>& aux,
     const std::optional<Tensor>& active, double softcap, double margin, bool full, double tau, bool) {
   const HeadArgs args{"linear_stats", input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin};
-  check(tau >= 0 && tau < 1, args.op, ": tau must be in (0, 1), or 0 for an exact backward, got ", tau);
-  const auto run = input.scalar_type() == ScalarType::Double ? stats_of<double> : stats_of<float>;
-  return run(args, full, tau > 0);
+  return run(args, full, tau);
+}
+
+std::tuple<Tensor, Tensor> harmonic_stats(
+    const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
+    const std::optional<Tensor>& active, std::string kind, double power, bool full, double tau, bool) {
+  const std::optional<Tensor> picks(index);
+  const DistanceArgs distance{kind, power, rows, columns};
+  const HeadArgs args{"harmonic_stats", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0,
+                      &distance};
+  const auto [stats, logits, logp, argmax, sketch] = run(args, full, tau);
+  return {stats, sketch};
 }
 
 template <class T>
@@ -111,11 +126,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats_backward(
   return run(args, lse, lse_excl, row_coef, index_coef, wanted, weight_grad_fp32).tuple();
 }
 
+std::tuple<Tensor, Tensor> harmonic_backward(
+    const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
+    const std::optional<Tensor>& active, std::string kind, double power, const Tensor& lse, const Tensor& row_coef,
+    const Tensor& index_coef, std::vector<bool> needs_grad, bool weight_grad_fp32) {
+  const std::optional<Tensor> picks(index), pick_coef(index_coef);
+  const DistanceArgs distance{kind, power, rows, columns};
+  const HeadArgs args{
+      "harmonic_backward", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance};
+  const Wanted wanted(args.op, of_points(args.op, needs_grad));
+  const auto run = input.scalar_type() == ScalarType::Double ? backward_of<double> : backward_of<float>;
+  const GradTensors grads = run(args, lse, kAbsent, row_coef, pick_coef, wanted, weight_grad_fp32);
+  return {grads.input, grads.weight};
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lossk, CPU, m) {
   m.impl("linear_stats", TORCH_BOX(&linear_stats));
   m.impl("linear_stats_backward", TORCH_BOX(&linear_stats_backward));
+  m.impl("harmonic_stats", TORCH_BOX(&harmonic_stats));
+  m.impl("harmonic_backward", TORCH_BOX(&harmonic_backward));
 }
 
 }  // namespace lossk

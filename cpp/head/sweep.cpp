@@ -97,7 +97,7 @@ struct StatsVisitor final : Visitor<T> {
     RowState<T>& state = states[s * count + r];
     T *weights = mass.template get<T>(worker), *block = weights + kSegment;
     (full ? head.epilogue.stats_full : head.epilogue.stats_lse)(
-        segment, raw, head.scale(row), head.index(row), picked + row * head.picks, state, sketch ? weights : nullptr);
+        segment, raw, head.terms(row), head.index(row), picked + row * head.picks, state, sketch ? weights : nullptr);
     if (sketch == nullptr) return;
     // Trap: relative to an estimate far below the segment's own maximum, exp would overflow.
     const T beside = std::min(state.max - T(sketch->reference[r]), T(0));

@@ -54,7 +54,7 @@ struct CoefGradient final : Gradient<T> {
   GradSums<T> row(int64_t, const Segment<T>& segment, int64_t r, const T* raw, T* g) override {
     const int64_t row = head.rows[begin + r];
     const auto one_row = full ? head.epilogue.grad_full : head.epilogue.grad_lse;
-    return one_row(segment, raw, head.scale(row), head.index(row), coefs[r], g);
+    return one_row(segment, raw, head.terms(row), head.index(row), coefs[r], g);
   }
 };
 

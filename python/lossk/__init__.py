@@ -1,6 +1,6 @@
 """lossk: losses without logits. Fused vocabulary heads for PyTorch; see lossk.linear_cross_entropy."""
 
-from . import losses, nn, policy, tokens
+from . import harmonic, losses, nn, policy, tokens
 from ._library import build_info
 from ._live import LiveReport, live_report
 from .divergence import linear_divergence
@@ -20,6 +20,7 @@ __all__ = [
     "Stats",
     "TopK",
     "build_info",
+    "harmonic",
     "linear_cross_entropy",
     "linear_divergence",
     "linear_logp",

@@ -20,13 +20,16 @@ class Head(NamedTuple):
     shape: torch.Size  # of the rows
 
 
-def head(op, input, linear_weight, linear_bias, scale, softcap, scale_name="scale", prefix=""):
+def head(
+    op, input, linear_weight, linear_bias=None, scale=1.0, softcap=None, scale_name="scale", prefix="",
+    weight_name="linear_weight",
+):  # fmt: skip
     device = input.device.type if isinstance(input, torch.Tensor) else "meta"
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         cast = lambda x: x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype in _check.FLOATS[:3] else x  # noqa: E731
         input, linear_weight = cast(input), cast(linear_weight)
-    _check.head(op, input, linear_weight, linear_bias, prefix)
+    _check.head(op, input, linear_weight, linear_bias, prefix, weight_name)
     _check.softcap(op, softcap, prefix)
     shape, acc = input.shape[:-1], acc_dtype(input)
     if isinstance(scale, torch.Tensor):

@@ -54,9 +54,9 @@ def reduction(op, x):
         raise ValueError(f"{op}: reduction must be 'mean', 'sum' or 'none', got {x!r}")
 
 
-def head(op, input, linear_weight, linear_bias=None, prefix=""):
+def head(op, input, linear_weight, linear_bias=None, prefix="", weight="linear_weight"):
     """input [..., D] and linear_weight [V, D] of one float dtype and device, linear_bias [V]; prefix: of names."""
-    names = [f"{prefix}input", f"{prefix}linear_weight"]
+    names = [f"{prefix}input", f"{prefix}{weight}"]
     for name, x in zip(names, (input, linear_weight)):
         tensor(op, name, x)
         if x.dtype not in FLOATS:
@@ -136,3 +136,9 @@ def in_vocab(op, name, x, vocab, absent):
     if bad.any():
         at = bad.nonzero()[0].tolist()
         raise ValueError(f"{op}: {name} must be in [0, {vocab}) or {absent}, got {x[tuple(at)].item()} at {at}")
+
+
+def none_failed(op, name, expected, failed):
+    """failed [...]: not 0 where a factorisation found that `name` is not `expected`."""
+    if _may_look(failed) and failed.any():
+        raise ValueError(f"{op}: {name} must be {expected}, got one whose leading minor {int(failed.max())} is not")

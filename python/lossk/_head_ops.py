@@ -143,13 +143,13 @@ torch.library.register_autograd("lossk::linear_live_backward", no_double_backwar
 # ---- cce_forward -----------------------------------------------------------------------------------------------------
 
 
-def _cce_context(ctx, inputs, output):
+def _fused_context(ctx, inputs, output):
     weight_dtype = torch.float32 if wants_fp32_grad(inputs[1]) else inputs[1].dtype
     ctx.dtypes = [inputs[0].dtype, weight_dtype, acc_dtype(inputs[0]), acc_dtype(inputs[0])]
-    ctx.needs = inputs[-1]
+    ctx.needs, ctx.arguments = inputs[-1], len(inputs)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # else zeros of the size of each output, [V, D] among them
-    ctx.save_for_backward(*output[2:], *inputs[:4])
+    ctx.save_for_backward(*output[2:], *inputs[: len(ctx.needs)])
 
 
 def _scaled(grad, upstream, dtype):
@@ -165,14 +165,21 @@ def _graph_is_kept():
     return True if ask is None else ask()
 
 
-def _cce_backward(ctx, g_loss, *_):
+def _fused_backward(ctx, g_loss, *_):
     if g_loss is None:
-        return (None,) * 12
-    saved, inputs = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        return (None,) * ctx.arguments
+    count = len(ctx.needs)
+    saved, inputs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
     grads = [_scaled(grad, g_loss, dtype) if need else None for need, grad, dtype in zip(ctx.needs, saved, ctx.dtypes)]
     if torch.is_grad_enabled():  # create_graph: the saved gradients would pass for constants
         grads = [None if grad is None else _Last.apply(grad, *inputs) for grad in grads]
-    return *grads, None, None, None, None, None, None, None, None
+    return *grads, *[None] * (ctx.arguments - count)
 
 
-torch.library.register_autograd("lossk::cce_forward", _cce_backward, setup_context=_cce_context)
+def register_fused(op):
+    """Autograd of an op whose forward has made its gradients, (loss, _, *gradients by its first tensors), and whose
+    last argument says which of these are wanted."""
+    torch.library.register_autograd(op, _fused_backward, setup_context=_fused_context)
+
+
+register_fused("lossk::cce_forward")

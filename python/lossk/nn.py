@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from .harmonic import harmonic_logits, harmonic_loss
 from .head import linear_cross_entropy
 
 
@@ -72,3 +73,72 @@ class LinearCrossEntropyLoss(torch.nn.Module):
     def extra_repr(self):
         given = ", ".join(f"{name}={value}" for name, value in self.options.items())
         return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}, {given}"
+
+
+class HarmonicHead(torch.nn.Module):
+    """Class centres and their harmonic probabilities: in the place of a model's last linear layer.
+
+    p_v is proportional to (d(input, weight_v)^2 + eps)^(-exponent / 2); weight [num_classes, in_features] holds the
+    centres, exponent is sqrt(in_features) where None, distance one of lossk.harmonic_loss's. For mahalanobis,
+    precision "diagonal" learns the logarithm of a diagonal, "factor" a matrix F with P = F F^T; both begin at identity.
+
+    forward(input [..., in_features]) -> logits [..., num_classes] in float32, whose softmax is p: what a model's
+    generate() wants of its lm_head. forward(input, target) -> the loss, without logits; `options` are harmonic_loss's
+    (label_smoothing, floor, ignore_index, reduction, tau, ...), and may be given there anew.
+
+    Tie it to an embedding by assignment: head.weight = embedding.weight.
+    """
+
+    def __init__(
+        self,
+        in_features,
+        num_classes,
+        *,
+        distance="euclidean",
+        exponent=None,
+        eps=1e-6,
+        precision=None,
+        device=None,
+        dtype=None,
+        **options,
+    ):
+        super().__init__()
+        self.in_features, self.num_classes = in_features, num_classes
+        self.distance, self.eps, self.options = distance, eps, options
+        self.exponent = math.sqrt(max(in_features, 1)) if exponent is None else exponent
+        self.weight = torch.nn.Parameter(torch.empty(num_classes, in_features, device=device, dtype=dtype))
+        begin = {
+            None: None,
+            "diagonal": torch.zeros(in_features, device=device),
+            "factor": torch.eye(in_features, device=device),
+        }
+        if precision not in begin:
+            raise ValueError(f"HarmonicHead: precision must be None, 'diagonal' or 'factor', got {precision!r}")
+        self.precision_form = precision
+        self.precision = None if precision is None else torch.nn.Parameter(begin[precision])
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Centres from N(0, std^2), std = min(1, sqrt(in_features) / exponent).
+
+        Logits of features as long as a LayerNorm makes them, sqrt(in_features), then vary by one half to one, whatever
+        the exponent: neither uniform nor sure. (std is 1 at sqrt(D), and 1 / (2 sqrt(D)) at 2 D.)
+        """
+        std = min(1.0, math.sqrt(max(self.in_features, 1)) / self.exponent)
+        torch.nn.init.normal_(self.weight, std=std)
+
+    def _head(self):
+        head = {"distance": self.distance, "exponent": self.exponent, "eps": self.eps}
+        if self.precision is not None:
+            head["precision" if self.precision_form == "diagonal" else "precision_factor"] = self.precision
+        return head
+
+    def forward(self, input, target=None, **options):
+        if target is None:
+            return harmonic_logits(input, self.weight, **self._head())
+        return harmonic_loss(input, self.weight, target, **self._head(), **{**self.options, **options})
+
+    def extra_repr(self):
+        head = f"in_features={self.in_features}, num_classes={self.num_classes}, distance={self.distance!r}"
+        given = "".join(f", {name}={value}" for name, value in self.options.items())
+        return f"{head}, exponent={self.exponent:g}, eps={self.eps}, precision={self.precision_form!r}{given}"

@@ -2,11 +2,14 @@
 
 from . import live, losses
 from .divergence import linear_divergence
+from .harmonic import harmonic_logits, harmonic_loss
 from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats, logits
 
 __all__ = [
     "LogP",
     "Stats",
+    "harmonic_logits",
+    "harmonic_loss",
     "linear_cross_entropy",
     "linear_divergence",
     "linear_logp",
