@@ -47,11 +47,12 @@ STABLE_TORCH_LIBRARY(lossk, m) {
       "-> (Tensor loss, Tensor lse, Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale)");
 
   // A head of distances, z = -power log(d^2 + eps) relative to the row's target, whose z is 0: `kind`, rows [4, N] and
-  // columns [V] as cpp/head/distance.h has them, from a product. stats [3, N] or [12, N] as linear_stats', aux being
-  // ones; the gradients are those of points, through distance, rows and columns: there are none by the latter.
+  // columns [V] as cpp/head/distance.h has them, from a product. stats [4, N]: lse, what its rounding left off, slope
+  // (with tau, of d loss / d(-h)), and where `dense` sum_v z_v, else 0. row_coef [2, N] = a b, or [1, N] = a:
+  // dz = a p + b - index_coef [v == index]. Gradients are those of points, through rows and columns too.
   m.def(
       "harmonic_stats(Tensor input, Tensor linear_weight, Tensor rows, Tensor columns, Tensor index, Tensor? active, "
-      "str kind, float power, bool full, float tau, bool fill) -> (Tensor stats, Tensor sketch)");
+      "str kind, float power, bool dense, float tau, bool fill) -> (Tensor stats, Tensor sketch)");
   m.def(
       "harmonic_backward(Tensor input, Tensor linear_weight, Tensor rows, Tensor columns, Tensor index, "
       "Tensor? active, str kind, float power, Tensor lse, Tensor row_coef, Tensor index_coef, bool[] needs_grad, "

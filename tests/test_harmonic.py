@@ -80,7 +80,7 @@ def check(problem, **how):
     dtype, distance = problem.tensors["input"].dtype, problem.options["distance"]
     floor = max(rounding_floor(dtype), 2.0**-18)
     if dtype.itemsize == 2 and distance in ("mahalanobis", "hamming"):
-        floor = torch.finfo(dtype).eps
+        floor = 2 * torch.finfo(dtype).eps
     return assert_matches(problem, harmonic_loss, right, **{"floor": floor} | how)
 
 

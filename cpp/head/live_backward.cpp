@@ -26,7 +26,8 @@ struct RowTerms {
         full(row_coef.dim() == 2 && row_coef.size(0) == 6),
         general(false),
         n(h.total) {
-    check_tensor(h.op, "stats", stats_, {full ? 12 : 3, n}, scalar_type_of<T>);
+    const bool distance = h.distance != Distance::none;
+    check_tensor(h.op, "stats", stats_, {full ? 12 : distance ? 4 : 3, n}, scalar_type_of<T>);
     check_tensor(h.op, "row_coef", row_coef, {full ? 6 : 1, n}, scalar_type_of<T>);
     if (index_coef.has_value()) check_tensor(h.op, "index_coef", *index_coef, {n, h.picks}, scalar_type_of<T>);
     for (int64_t row : h.rows)

@@ -69,13 +69,22 @@ StatsOutputs linear_stats(
 
 std::tuple<Tensor, Tensor> harmonic_stats(
     const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
-    const std::optional<Tensor>& active, std::string kind, double power, bool full, double tau, bool) {
+    const std::optional<Tensor>& active, std::string kind, double power, bool dense, double tau, bool) {
   const std::optional<Tensor> picks(index);
   const DistanceArgs distance{kind, power, rows, columns};
   const HeadArgs args{"harmonic_stats", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0,
                       &distance};
-  const auto [stats, logits, logp, argmax, sketch] = run(args, full, tau);
-  return {stats, sketch};
+  const auto [stats, logits, logp, argmax, sketch] = run(args, dense, tau);
+  const int64_t n = input.size(0);
+  Tensor out = zeros(args.op, input, {4, n}, stats.scalar_type());
+  const auto copy = [&, &from = stats]<class T>(T) {
+    const T* of = data<T>(from);
+    std::copy_n(of, 3 * n, data<T>(out));
+    for (int64_t i = 0; dense && i < n; ++i)  // aux_logp + V lse
+      data<T>(out)[3 * n + i] = T(of[9 * n + i] + double(linear_weight.size(0)) * (double(of[i]) + of[n + i]));
+  };
+  input.scalar_type() == ScalarType::Double ? copy(double()) : copy(float());
+  return {out, sketch};
 }
 
 template <class T>
@@ -84,9 +93,10 @@ GradTensors backward_of(
     const std::optional<Tensor>& index_coef, const Wanted& wanted, bool weight_grad_fp32) {
   const Head<T> head(args);
   const int64_t n = head.total;
-  const bool full = row_coef.dim() == 2 && row_coef.size(0) == 6;
+  const int64_t most = args.distance ? 2 : 6;  // of a distance a0 and b alone
+  const bool full = row_coef.dim() == 2 && row_coef.size(0) == most;
   check_tensor(args.op, "lse", lse, {2, n}, scalar_type_of<T>);
-  check_tensor(args.op, "row_coef", row_coef, {full ? 6 : 1, n}, scalar_type_of<T>);
+  check_tensor(args.op, "row_coef", row_coef, {full ? most : 1, n}, scalar_type_of<T>);
   if (lse_excl.has_value()) check_tensor(args.op, "lse_excl", *lse_excl, {2, n}, scalar_type_of<T>);
   if (index_coef.has_value()) check_tensor(args.op, "index_coef", *index_coef, {n, head.picks}, scalar_type_of<T>);
   const Optional<T> lse_of(lse), excl_of(lse_excl), coef_of(row_coef), pick_of(index_coef);
@@ -94,7 +104,11 @@ GradTensors backward_of(
   return recompute(args, head, wanted, weight_grad_fp32, [&](int64_t begin, int64_t count) {
     for (int64_t r = 0; r < count; ++r) {
       const int64_t row = head.rows[begin + r];
-      const auto a = [&](int64_t k) { return full || k == 0 ? coef_of.data[k * n + row] : T(0); };
+      const auto a = [&](int64_t k) {
+        if (args.distance && k == 5) k = 1;
+        else if (args.distance && k > 0) return T(0);
+        return full || k == 0 ? coef_of.data[k * n + row] : T(0);
+      };
       const T* excl = excl_of.data;
       coefs[r] = {
           .lse = lse_of.data[row],

@@ -59,11 +59,45 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats_backward(
   return {grads.input, grads.weight, grads.bias, grads.scale};
 }
 
+std::tuple<Tensor, Tensor> harmonic_stats(
+    const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
+    const std::optional<Tensor>& active, std::string kind, double power, bool dense, double tau, bool) {
+  const char* op = "harmonic_stats";
+  check(tau >= 0 && tau < 1, op, ": tau must be in (0, 1), or 0 for an exact backward, got ", tau);
+  check(!dense || tau == 0, op, ": tau must be 0 where the sums of z are wanted, got ", tau);
+  const std::optional<Tensor> picks(index);
+  const DistanceArgs distance{kind, power, rows, columns};
+  Operands x({op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance});
+  x.lay_out_input();
+  const Statistics s = statistics(x, false, tau > 0, dense);
+  return {s.stats, s.sketch};
+}
+
+std::tuple<Tensor, Tensor> harmonic_backward(
+    const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
+    const std::optional<Tensor>& active, std::string kind, double power, const Tensor& lse, const Tensor& row_coef,
+    const Tensor& index_coef, std::vector<bool> needs_grad, bool weight_grad_fp32) {
+  const char* op = "harmonic_backward";
+  const Wanted wanted(op, of_points(op, needs_grad));
+  const std::optional<Tensor> picks(index), pick_coef(index_coef);
+  const DistanceArgs distance{kind, power, rows, columns};
+  Operands x({op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance});
+  const auto lse_of = coefficients(x, "lse", lse, {2, x.n});
+  const Tensor coefs = with_dense(x, row_coef);
+  const auto pick_of = coefficients(x, "index_coef", pick_coef, {x.n, x.k});
+  const ScalarType dtype = input.scalar_type();
+  const Gradients grads = gradient_tensors(x, wanted, dtype, weight_grad_fp32 ? ScalarType::Float : dtype);
+  backward(x, {lse_of.data, nullptr, data<float>(coefs), pick_of.data, x.n}, false, wanted, grads);
+  return {grads.input, grads.weight};
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lossk, LOSSK_DISPATCH, m) {
   m.impl("linear_stats", TORCH_BOX(&linear_stats));
   m.impl("linear_stats_backward", TORCH_BOX(&linear_stats_backward));
+  m.impl("harmonic_stats", TORCH_BOX(&harmonic_stats));
+  m.impl("harmonic_backward", TORCH_BOX(&harmonic_backward));
 }
 
 }  // namespace lossk::head

@@ -177,8 +177,35 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> cce_forward(
   return {l.loss, lse, grads.input, grads.weight, grads.bias, grads.scale};
 }
 
+// By recomputation: bands of kept logits would write d weight's own terms once a band.
+std::tuple<Tensor, Tensor, Tensor, Tensor> harmonic_forward(
+    const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
+    const std::optional<Tensor>& active, std::string kind, double power, const Tensor& loss_coef,
+    const Tensor& index_coef, std::vector<bool> needs_grad) {
+  const char* op = "harmonic_forward";
+  const Wanted wanted(op, of_points(op, needs_grad));
+  const std::optional<Tensor> picks(index);
+  const DistanceArgs distance{kind, power, rows, columns};
+  Operands x({op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance});
+  const bool dense = loss_coef.dim() == 2 && loss_coef.size(0) == 3;
+  const auto loss_of = coefficients(x, "loss_coef", loss_coef, {dense ? 3 : 2, x.n});
+  const auto pick_of = coefficients(x, "index_coef", index_coef, {x.n, x.k});
+  x.lay_out_input();
+  const Loss l{
+      x.scratch({}, ScalarType::Float), x.scratch({1}, ScalarType::Double), x.zeros({2, x.n}, ScalarType::Float)};
+  const Gradients grads = gradient_tensors(x, wanted, ScalarType::Float, ScalarType::Float);
+  const Statistics s = statistics(x, false, false, dense);
+  x.run(sum_loss(loss_params(x, s, {loss_of.data, pick_of.data, dense}, x.head, l), x.device.stream));
+  backward(x, {data<float>(s.stats), nullptr, data<float>(l.row_coef), pick_of.data, x.n}, false, wanted, grads);
+  Tensor lse = torch::stable::clone(torch::stable::select(s.stats, 0, 0));
+  return {l.loss, lse, grads.input, grads.weight};
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(lossk, LOSSK_DISPATCH, m) { m.impl("cce_forward", TORCH_BOX(&cce_forward)); }
+STABLE_TORCH_LIBRARY_IMPL(lossk, LOSSK_DISPATCH, m) {
+  m.impl("cce_forward", TORCH_BOX(&cce_forward));
+  m.impl("harmonic_forward", TORCH_BOX(&harmonic_forward));
+}
 
 }  // namespace lossk::head

@@ -1,5 +1,7 @@
 #include "head/gradients.h"
 
+#include "head/own/params.h"
+
 namespace lossk::head {
 
 using device::Element;
@@ -15,19 +17,34 @@ Gradients gradient_tensors(const Operands& x, const Wanted& wanted, ScalarType i
       make(wanted.bias, {x.v}, ScalarType::Float, false), make(wanted.scale, {x.n}, ScalarType::Float, false)};
 }
 
+Tensor with_dense(const Operands& x, const Tensor& row_coef) {
+  const int rows = row_coef.dim() == 2 && row_coef.size(0) == 2 ? 2 : 1;
+  const auto given = coefficients(x, "row_coef", row_coef, {rows, x.n});
+  if (rows == 2) return *given.tensor;
+  Tensor both = x.zeros({2, x.n}, ScalarType::Float), a = torch::stable::narrow(both, 0, 0, 1);
+  torch::stable::copy_(a, *given.tensor);
+  return both;
+}
+
 FromDlogits::FromDlogits(Operands& x, const Wanted& wanted, const Gradients& grads, int most, int row_parts)
     : stride(std::min(most, round_up(x.v, 8))),
       x_(x),
       wanted_(wanted),
       grads_(grads),
+      own_rows_(distance() && wanted.input),
+      own_columns_(distance() && wanted.weight),
       out_(x.scratch({x.planes(), x.n, stride}, x.type == Element::fp16 ? ScalarType::Half : ScalarType::BFloat16)),
-      sum_(x.scratch({wanted.input && most < x.v ? x.n : 0, x.d}, ScalarType::Float)),
-      row_sums_tensor_(x.scratch({wanted.scale ? row_parts : 0, x.n}, ScalarType::Float)),
+      sum_(x.scratch({wanted.input && (most < x.v || distance()) ? x.n : 0, x.d}, ScalarType::Float)),
+      row_sums_tensor_(x.scratch({wanted.scale || own_rows_ ? row_parts : 0, x.n}, ScalarType::Float)),
       unit_tensor_(x.scratch({x.type == Element::fp16 ? x.n + 1 : 0}, ScalarType::Float)),
       times_(x.scratch({x.type == Element::fp16 ? x.n : 0}, ScalarType::Float)),
+      of_rows_(x.zeros({own_rows_ ? x.n : 0}, ScalarType::Float)),
+      of_columns_(x.zeros({own_columns_ ? x.v : 0}, ScalarType::Float)),
+      weight_sum_(x.scratch({own_columns_ ? std::min(most, x.v) : 0, x.d}, ScalarType::Float)),
       unit_(x.type == Element::fp16 ? data<float>(unit_tensor_) : nullptr),
-      row_sums_(wanted.scale ? data<float>(row_sums_tensor_) : nullptr) {
-  const bool same = grads.input.scalar_type() == x.like.scalar_type();
+      row_sums_(wanted.scale || own_rows_ ? data<float>(row_sums_tensor_) : nullptr) {
+  // A distance needs the rows to the end.
+  const bool same = grads.input.scalar_type() == x.like.scalar_type() && !distance();
   x.lay_out_input(wanted.input && same ? std::optional(grads.input) : std::nullopt);
   input_by_columns_ = x.input_by_columns();
 }
@@ -43,23 +60,57 @@ void FromDlogits::find_units(const Coefs& coefs, bool full, const float* bound) 
 void FromDlogits::add(int first, const Matrix& weight, int row_parts) {
   const int count = weight.rows;
   if (wanted_.weight) add_weight(first, count);
-  if (wanted_.bias)
+  if (wanted_.bias || own_columns_)
     x_.run(column_sums(
-        {dlogits(), x_.n, stride, count, x_.head.rows_there, unit_, data<float>(grads_.bias) + first}, x_.type,
-        x_.device.stream));
-  if (wanted_.scale)
+        {dlogits(), x_.n, stride, count, x_.head.rows_there, unit_,
+         data<float>(own_columns_ ? of_columns_ : grads_.bias) + first},
+        x_.type, x_.device.stream));
+  if (own_columns_) own_weight(first, weight);
+  if (wanted_.scale || own_rows_)
     x_.run(add_row_sums(
-        {row_sums_, row_parts, x_.n, x_.head.ids, x_.head.rows_there, unit_, data<float>(grads_.scale)},
+        {row_sums_, row_parts, x_.n, own_rows_ ? nullptr : x_.head.ids, x_.head.rows_there, unit_,
+         data<float>(own_rows_ ? of_rows_ : grads_.scale)},
         x_.device.stream));
   if (wanted_.input) add_input(first, weight);
+  if (own_rows_ && first + count == x_.v) own_input();
+}
+
+void FromDlogits::own_weight(int first, const Matrix& weight) {
+  const ScalarType dtype = grads_.weight.scalar_type();
+  x_.run(take_off_own(
+      {.distance = x_.head.distance,
+       .sum = data<float>(weight_sum_),
+       .of = data<float>(of_columns_) + first,
+       .points = weight,
+       .rows = weight.rows,
+       .columns = x_.d,
+       .out = static_cast<char*>(grads_.weight.data_ptr()) + int64_t{first} * x_.d * bytes_of(dtype),
+       .wide = dtype == ScalarType::Float},
+      x_.type, x_.device.stream));
+}
+
+void FromDlogits::own_input() {
+  x_.run(take_off_own(
+      {.distance = x_.head.distance,
+       .sum = data<float>(sum_),
+       .of = data<float>(of_rows_),
+       .points = x_.input(),
+       .rows = x_.n,
+       .columns = x_.d,
+       .count = x_.head.rows_there,
+       .ids = x_.head.ids,
+       .out = grads_.input.data_ptr(),
+       .wide = grads_.input.scalar_type() == ScalarType::Float},
+      x_.type, x_.device.stream));
 }
 
 void FromDlogits::add_weight(int first, int count) {
   const ScalarType dtype = grads_.weight.scalar_type();
   x_.run(x_.path.store(
       {.product = {{dlogits(), count, stride, plane()}, input_by_columns_, x_.n, kSpan, {}, x_.head.rows_there},
-       .out = static_cast<char*>(grads_.weight.data_ptr()) + int64_t{first} * x_.d * bytes_of(dtype),
-       .wide = dtype == ScalarType::Float,
+       .out = own_columns_ ? weight_sum_.data_ptr()
+                           : static_cast<char*>(grads_.weight.data_ptr()) + int64_t{first} * x_.d * bytes_of(dtype),
+       .wide = own_columns_ || dtype == ScalarType::Float,
        .unit = unit_ ? unit_ + x_.n : nullptr,
        .rows = count,
        .columns = x_.d,
@@ -90,7 +141,7 @@ void FromDlogits::add_input(int first, const Matrix& weight) {
        .rows = x_.n,
        .columns = x_.d,
        .first = first == 0,
-       .last = last},
+       .last = last && !own_rows_},
       x_.type, Along::depth, Along::rows, x_.device.stream));
 }
 

@@ -15,6 +15,9 @@ inline Optional<float> coefficients(
   return Optional<float>(tensor);
 }
 
+// A distance's coefficients, [2, N], of row_coef [1 or 2, N]: b may be left out.
+Tensor with_dense(const Operands& x, const Tensor& row_coef);
+
 struct Gradients {  // [0] where not wanted
   Tensor input, weight, bias, scale;
 };
@@ -45,9 +48,10 @@ class FromDlogits {
   void find_units(const Coefs& coefs, bool full, const float* bound = nullptr);
 
   int64_t plane() const { return int64_t{x_.n} * stride; }
-  void* dlogits() const { return out_.data_ptr(); }          // [planes, N, stride]
-  const float* unit() const { return unit_; }                // null but for float16
-  float* row_sums() const { return row_sums_; }              // [row_parts, N]; null: not wanted
+  void* dlogits() const { return out_.data_ptr(); }  // [planes, N, stride]
+  const float* unit() const { return unit_; }        // null but for float16
+  float* row_sums() const { return row_sums_; }      // [row_parts, N]; null: not wanted
+  bool distance() const { return x_.head.distance != Distance::none; }
   void add(int first, const Matrix& weight, int row_parts);  // weight: the part's columns
 
   const int stride;
@@ -55,11 +59,15 @@ class FromDlogits {
  private:
   void add_weight(int first, int count);
   void add_input(int first, const Matrix& weight);
+  void own_weight(int first, const Matrix& weight);
+  void own_input();
 
   Operands& x_;
   const Wanted wanted_;
   const Gradients grads_;
+  const bool own_rows_, own_columns_;  // a distance's sums of dlogits, where wanted
   const Tensor out_, sum_, row_sums_tensor_, unit_tensor_, times_;
+  const Tensor of_rows_, of_columns_, weight_sum_;
   const float* const unit_;
   float* const row_sums_;
   Matrix input_by_columns_;

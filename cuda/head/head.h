@@ -3,6 +3,7 @@
 #include <climits>
 
 #include "device/platform.h"
+#include "head/distance.h"
 
 namespace lossk::head {
 
@@ -27,7 +28,8 @@ struct Picks {
   int count;          // K
 };
 
-// z = softcap(scale (raw + bias)), softcap(x) = cap tanh(x / cap); then margin off the row's first entry.
+// z = softcap(scale (raw + bias)), softcap(x) = cap tanh(x / cap); then margin off the row's first entry. Or a
+// distance's, whose column is in bias, and 0 at the row's first entry.
 struct Head {
   int rows, columns;                // of the product
   int first_row, first;             // of all rows and of the vocabulary, the product's first
@@ -36,9 +38,14 @@ struct Head {
   const float *bias, *scale, *aux;  // [V], [N], [V]; null: 0, 1, 1
   float softcap, margin;            // 0: none
   Picks picks;
+  Distance distance = Distance::none;
+  float power = 0;
+  const float* terms = nullptr;  // [4, of]: a distance's rows, as DistanceArgs has them (cpp/head/arguments.h)
+  int64_t of = 0;                // all of the caller's rows
 
   LOSSK_DEVICE int64_t id(int row) const { return ids ? ids[first_row + row] : first_row + row; }
   bool plain() const { return !bias && !scale && softcap == 0 && margin == 0; }
+  LOSSK_HOST_DEVICE bool curved() const { return softcap > 0 || distance != Distance::none; }
 };
 
 }  // namespace lossk::head

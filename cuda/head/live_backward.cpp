@@ -1,6 +1,7 @@
 // linear_live_backward on a GPU, schema in cpp/ops.cpp.
 #include "head/columns.h"
 #include "head/gradients.h"
+#include "head/own/params.h"
 
 namespace lossk::head {
 namespace {
@@ -32,6 +33,7 @@ class LiveBackward {
         count_(x.scratch({lists_}, ScalarType::Int)),
         over_dead_(x.scratch({3, blocks_ + 1}, ScalarType::Double)),
         sums_(x.scratch({3, x.n}, ScalarType::Float)),
+        of_columns_(x.zeros({distance() && wanted.weight ? x.v : 0}, ScalarType::Float)),
         mixed_(x.scratch({terms_, x.d}, ScalarType::Float)) {
     t_.head = x.head, t_.coefs = coefs, t_.stats = stats;
     t_.full = full, t_.fill = fill;
@@ -82,6 +84,12 @@ class LiveBackward {
          .square = over_dead(1),
          .bias = over_dead(2)},
         x_.device.stream));
+  }
+
+  bool distance() const { return x_.head.distance != Distance::none; }
+  float* column_totals() const {  // d bias, or what a distance needs of the same sums; null: not wanted
+    if (wanted_.bias) return data<float>(grads_.bias);
+    return of_columns_.numel() ? data<float>(of_columns_) : nullptr;
   }
 
   // The live part of every gradient.
@@ -157,7 +165,7 @@ class LiveBackward {
                .last = false,
                .sum_by_ids = true},
               x_.type, Along::rows, Along::rows, x_.device.stream));
-        if (wanted_.bias)
+        if (column_totals())
           x_.run(column_sums(
               {.from = out.data_ptr(),
                .rows = rows,
@@ -165,7 +173,7 @@ class LiveBackward {
                .columns = most,
                .count = rows_there,
                .unit = by,
-               .to = data<float>(grads_.bias),
+               .to = column_totals(),
                .ids = ids + first,
                .columns_there = part.columns_there},
               x_.type, x_.device.stream));
@@ -214,9 +222,7 @@ class LiveBackward {
     for (int first = 0; first < x_.v; first += most) {
       const int count = std::min(most, x_.v - first);
       if (terms_ > 0)
-        x_.run(find_q(
-            {t_, first, count, q.data_ptr(), stride, wanted_.bias ? data<float>(grads_.bias) : nullptr}, x_.type,
-            x_.device.stream));
+        x_.run(find_q({t_, first, count, q.data_ptr(), stride, column_totals()}, x_.type, x_.device.stream));
       if (terms_ > 0 && (wanted_.input || wanted_.scale)) {
         const Matrix weight = x_.weight(first, count);
         x_.run(x_.path.store(
@@ -249,8 +255,19 @@ class LiveBackward {
              .rows = count,
              .columns = x_.d,
              .first = false,
-             .last = true},
+             .last = !distance()},
             x_.type, Along::rows, Along::rows, x_.device.stream));
+        if (distance())
+          x_.run(take_off_own(
+              {.distance = x_.head.distance,
+               .sum = data<float>(weight_sum) + place,
+               .of = data<float>(of_columns_) + first,
+               .points = x_.weight(first, count),
+               .rows = count,
+               .columns = x_.d,
+               .out = static_cast<char*>(grads_.weight.data_ptr()) + place * bytes_of(grads_.weight.scalar_type()),
+               .wide = grads_.weight.scalar_type() == ScalarType::Float},
+              x_.type, x_.device.stream));
       }
     }
     if (x_.head.bias && full_) x_.run(sum_dense_bias(x_.head, over_dead(2) + blocks_, x_.device.stream));
@@ -266,6 +283,18 @@ class LiveBackward {
                .grad_input = grads_.input.data_ptr(),
                .grad_scale = wanted_.scale ? data<float>(grads_.scale) : nullptr},
               x_.type, x_.device.stream));
+    if (distance() && wanted_.input)
+      x_.run(take_off_own(
+          {.distance = x_.head.distance,
+           .sum = data<float>(input_sum),
+           .of = t_.sums.by_scale,
+           .points = x_.input(),
+           .rows = x_.n,
+           .columns = x_.d,
+           .count = x_.head.rows_there,
+           .ids = x_.head.ids,
+           .out = grads_.input.data_ptr()},
+          x_.type, x_.device.stream));
   }
 
   Operands& x_;
@@ -274,9 +303,29 @@ class LiveBackward {
   const Wanted wanted_;
   const Gradients& grads_;
   const int blocks_, lists_, terms_;
-  Tensor picked_, general_, ids_, count_, over_dead_, sums_, mixed_;
+  Tensor picked_, general_, ids_, count_, over_dead_, sums_, of_columns_, mixed_;
   TermParams t_{};
 };
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(
+    Operands& x, const float* stats, const float* row_coef, const float* pick_coef, bool full, const Tensor& sketch,
+    double tau, bool fill, const Wanted& wanted, bool weight_grad_fp32) {
+  const int64_t blocks = ceil_div<int64_t>(x.n, kSketchRows);
+  check_tensor(x.op, "sketch", sketch, {blocks, x.v}, ScalarType::BFloat16);
+  check(sketch.is_contiguous(), x.op, ": sketch must be contiguous");
+  check_device(x.op, "sketch", sketch, x.like);
+  const ScalarType dtype = x.like.scalar_type();
+  const Gradients grads = gradient_tensors(x, wanted, dtype, weight_grad_fp32 ? ScalarType::Float : dtype);
+  if (x.n == 0 || x.v == 0 || !wanted.any())
+    return {grads.input, grads.weight, grads.bias, grads.scale, x.zeros({4, blocks}, ScalarType::Float)};
+  x.lay_out_input();
+  const Coefs coefs{stats, full ? stats + 3 * int64_t{x.n} : nullptr, row_coef, pick_coef, x.n};
+  LiveBackward backward(
+      x, coefs, stats, full, static_cast<const uint16_t*>(sketch.data_ptr()), static_cast<float>(tau), fill, wanted,
+      grads);
+  Tensor live = backward.run();
+  return {grads.input, grads.weight, grads.bias, grads.scale, live};
+}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_live_backward(
     const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
@@ -293,27 +342,34 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> linear_live_backward(
   const auto stats_of = coefficients(x, "stats", stats, {full ? 12 : 3, x.n});
   const auto coef_of = coefficients(x, "row_coef", row_coef, {full ? 6 : 1, x.n});
   const auto pick_of = coefficients(x, "index_coef", index_coef, {x.n, x.k});
-  const int64_t blocks = ceil_div<int64_t>(x.n, kSketchRows);
-  check_tensor(op, "sketch", sketch, {blocks, x.v}, ScalarType::BFloat16);
-  check(sketch.is_contiguous(), op, ": sketch must be contiguous");
-  check_device(op, "sketch", sketch, input);
-  const ScalarType dtype = input.scalar_type();
-  const Gradients grads = gradient_tensors(x, wanted, dtype, weight_grad_fp32 ? ScalarType::Float : dtype);
-  if (x.n == 0 || x.v == 0 || !wanted.any())
-    return {grads.input, grads.weight, grads.bias, grads.scale, x.zeros({4, blocks}, ScalarType::Float)};
-  x.lay_out_input();
-  const float* s = stats_of.data;
-  const Coefs coefs{s, full ? s + 3 * int64_t{x.n} : nullptr, coef_of.data, pick_of.data, x.n};
-  LiveBackward backward(
-      x, coefs, s, full, static_cast<const uint16_t*>(sketch.data_ptr()), static_cast<float>(tau), fill, wanted, grads);
-  Tensor live = backward.run();
-  return {grads.input, grads.weight, grads.bias, grads.scale, live};
+  return run(x, stats_of.data, coef_of.data, pick_of.data, full, sketch, tau, fill, wanted, weight_grad_fp32);
+}
+
+std::tuple<Tensor, Tensor, Tensor> harmonic_live_backward(
+    const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
+    const std::optional<Tensor>& active, std::string kind, double power, const Tensor& stats, const Tensor& sketch,
+    const Tensor& row_coef, const Tensor& index_coef, double tau, bool fill, std::vector<bool> needs_grad,
+    bool weight_grad_fp32) {
+  const char* op = "harmonic_live_backward";
+  check(tau > 0 && tau < 1, op, ": tau must be in (0, 1), got ", tau);
+  const Wanted wanted(op, of_points(op, needs_grad));
+  const std::optional<Tensor> picks(index), pick_coef(index_coef);
+  const DistanceArgs distance{kind, power, rows, columns};
+  Operands x({op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance});
+  const auto stats_of = coefficients(x, "stats", stats, {4, x.n});
+  const auto coef_of = coefficients(x, "row_coef", row_coef, {1, x.n});
+  const auto pick_of = coefficients(x, "index_coef", pick_coef, {x.n, x.k});
+  const Tensor coefs = with_dense(x, row_coef);
+  const auto [grad_input, grad_weight, grad_bias, grad_scale, live] =
+      run(x, stats_of.data, data<float>(coefs), pick_of.data, false, sketch, tau, fill, wanted, weight_grad_fp32);
+  return {grad_input, grad_weight, live};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lossk, LOSSK_DISPATCH, m) {
   m.impl("linear_live_backward", TORCH_BOX(&linear_live_backward));
+  m.impl("harmonic_live_backward", TORCH_BOX(&harmonic_live_backward));
 }
 
 }  // namespace lossk::head

@@ -43,7 +43,7 @@ class LogitLine {
   }
 
  private:
-  LogitRows<true, 1> rows_;
+  LogitRows<With::options, 1> rows_;
   const Row row_;
   const int columns_;
   const float* raw_;

@@ -14,12 +14,32 @@ struct Row {
   bool there;
   int64_t id;  // among the caller's rows
   float scale;
+  float offset, eps, target;  // of distances
 };
 
-// One thread's share of a tile's rows. `options`: what Head::plain denies may be there. A row's facts are read again
-// for every tile: registers are for sums.
-template <bool options, int slots>
+// What makes logits of a product: nothing, what Head::plain denies, or a distance.
+enum class With { nothing, options, distance };
+
+// HarmonicLogit's arithmetic. lg2's error near 1, 2^-22, is that of rounding its argument, times power.
+struct HarmonicFloats {
+  using T = float;
+  using V = float;
+  LOSSK_HOST_DEVICE static float fill(float x) { return x; }
+  LOSSK_HOST_DEVICE static float log(float x) {
+#if defined(__CUDACC__) && !defined(__CUDA_ARCH__)
+    return logf(x);  // a host's side, which nobody calls
+#else
+    return kLn2 * log2_approx(x);
+#endif
+  }
+};
+
+// One thread's share of a tile's rows. A row's facts are read again for every tile: registers are for sums.
+template <With with, int slots>
 class LogitRows {
+  static constexpr bool options = with == With::options;
+  using H = HarmonicLogit<HarmonicFloats>;
+
  public:
   LOSSK_DEVICE explicit LogitRows(const Head& head) : head_(head) {}
 
@@ -29,10 +49,14 @@ class LogitRows {
   }
 
   LOSSK_DEVICE Row row(int row) const {
-    Row r{row < head_.rows_there.of(head_.rows), 0, 1};
+    Row r{row < head_.rows_there.of(head_.rows), 0, 1, 0, 0, 0};
     if (!r.there) return r;
     r.id = head_.id(row);
     if (options && head_.scale) r.scale = head_.scale[r.id];
+    if constexpr (with == With::distance) {
+      const float* of = head_.terms + r.id;
+      r.scale = of[0], r.offset = of[head_.of], r.eps = of[2 * head_.of], r.target = of[3 * head_.of];
+    }
     return r;
   }
 
@@ -53,6 +77,22 @@ class LogitRows {
     if (!options || head_.softcap <= 0) return 1;
     const float t = z / head_.softcap;
     return 1 - t * t;
+  }
+
+  // A distance's t of one column, which is there; its logit, and d z / d(-h).
+  LOSSK_DEVICE float distance(const Row& row, int column, float raw) const {
+    return H::distance(head_.distance, row.scale, row.offset, head_.bias[head_.first + column], raw);
+  }
+  LOSSK_DEVICE float harmonic(const Row& row, float t) const {
+    return H::logit(head_.distance, head_.power, t, row.eps);
+  }
+  LOSSK_DEVICE float harmonic_slope(const Row& row, float t) const {
+    return H::slope(head_.distance, head_.power, row.scale, t, row.eps);
+  }
+  // The same of a logit.
+  LOSSK_DEVICE float slope_at(const Row& row, float z) const {
+    const float t = exp2_approx(z * -kLog2E / head_.power) - row.eps;
+    return harmonic_slope(row, is_squared(head_.distance) ? t : sqrtf(fmaxf(t, 0)));
   }
 
   // visit(i, place in the caller's index [N, K]) for each pick of this thread's `count` logits in a tile, numbered as

@@ -53,9 +53,10 @@ Operands::Operands(const HeadArgs& a)
       head{},
       input_(a.input),
       weight_(a.linear_weight),
-      bias_(a.linear_bias),
+      bias_(a.distance ? std::optional(a.distance->columns) : a.linear_bias),
       scale_(a.scale),
       aux_(a.aux),
+      terms_(a.distance ? std::optional(a.distance->rows) : std::nullopt),
       index_(a.index),
       active_(a.active) {
   check(a.input.dim() == 2, op, ": input must be [N, D], got ", shape_text(a.input.sizes()));
@@ -81,6 +82,14 @@ Operands::Operands(const HeadArgs& a)
   }
   check(a.softcap >= 0 && a.softcap < INFINITY, op, ": softcap must be finite and >= 0, got ", a.softcap);
   check(std::isfinite(a.margin), op, ": margin must be finite, got ", a.margin);
+  if (a.distance) {
+    check_optional(op, "rows", a.distance->rows, {4, rows}, ScalarType::Float, like);
+    check_optional(op, "columns", a.distance->columns, {vocab}, ScalarType::Float, like);
+    const double power = a.distance->power;
+    check(power > 0 && power < INFINITY, op, ": power must be finite and > 0, got ", power);
+    head.distance = distance_of(op, a.distance->kind);
+    head.power = static_cast<float>(power), head.terms = terms_.data, head.of = rows;
+  }
   n = static_cast<int>(rows), v = static_cast<int>(vocab), d = static_cast<int>(dim), k = static_cast<int>(picks);
   index = index_.data;
   if (weight_.stride(1) != 1) weight_ = torch::stable::contiguous(weight_);

@@ -80,7 +80,7 @@ class Operands {
       const Tensor& to) const;
 
   Tensor input_, weight_;
-  Optional<float> bias_, scale_, aux_;
+  Optional<float> bias_, scale_, aux_, terms_;
   Optional<int64_t> index_;
   Optional<bool> active_;
   bool weight_ready_;

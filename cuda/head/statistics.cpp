@@ -18,7 +18,7 @@ Tensor estimated_lse(Operands& x) {
   const int parts = x.path.parts * ceil_div(most, segment);
   Tensor partial = x.scratch({3, parts, x.n, 2}, ScalarType::Float), reference = x.scratch({x.n}, ScalarType::Float);
   Tensor unused = x.scratch({x.n, x.k}, ScalarType::Float);
-  GatheredColumns columns(x, most, most, x.head.margin != 0);
+  GatheredColumns columns(x, most, most, x.head.margin != 0 || x.head.distance != Distance::none);
   for (int list = 0; list < 3; ++list) {
     columns.open(data<int>(ids) + int64_t{list} * x.v, data<int>(count) + list, 0, x.n);
     const Head part = columns.part(0);
@@ -42,7 +42,12 @@ Tensor estimated_lse(Operands& x) {
 Statistics statistics_tensors(const Operands& x, bool full, bool sketched) {
   const int64_t n = x.n, k = x.k;
   return {
-      .stats = x.zeros({full ? 12 : 3, n}, ScalarType::Float),
+      .stats = x.zeros(
+          {full                                ? 12
+           : x.head.distance != Distance::none ? 4
+                                               : 3,
+           n},
+          ScalarType::Float),
       .logits = x.zeros({n, k}, ScalarType::Float),
       .logp = x.zeros({n, k}, ScalarType::Float),
       .argmax = x.zeros({full ? n : 0}, ScalarType::Long),
@@ -50,7 +55,7 @@ Statistics statistics_tensors(const Operands& x, bool full, bool sketched) {
       .aux_sum = x.zeros({1}, ScalarType::Double)};
 }
 
-Statistics statistics(Operands& x, bool full, bool sketched) {
+Statistics statistics(Operands& x, bool full, bool sketched, bool sums_z) {
   const int64_t n = x.n;
   Statistics out = statistics_tensors(x, full, sketched);
   if (full) x.run(sum_aux({x.head.aux, x.v, data<double>(out.aux_sum)}, x.device.stream));
@@ -59,8 +64,10 @@ Statistics statistics(Operands& x, bool full, bool sketched) {
   Tensor partial = x.scratch({parts, n, floats}, ScalarType::Float);
   // Rows without columns have no sketch either.
   sketched = sketched && x.v > 0;
-  Tensor slopes = x.scratch({sketched && !full && x.head.softcap > 0 ? parts : 0, n}, ScalarType::Float);
+  const bool slopes_wanted = (sketched && !full && x.head.curved()) || sums_z;
+  Tensor slopes = x.scratch({slopes_wanted ? parts : 0, n}, ScalarType::Float);
   SketchParams sketch{};
+  if (sums_z) sketch.slopes = data<float>(slopes);
   std::optional<Tensor> reference;
   if (sketched) {
     reference = estimated_lse(x);
@@ -91,7 +98,8 @@ Statistics statistics(Operands& x, bool full, bool sketched) {
        .picked = data<float>(out.logits),
        .logp = data<float>(out.logp),
        .argmax = data<int64_t>(out.argmax),
-       .slopes = sketch.slopes},
+       .slopes = sketch.slopes,
+       .sums_z = sums_z},
       full, x.device.stream));
   if (sketch.sums)
     x.run(scale_sketch(

@@ -10,6 +10,7 @@ struct Statistics {
 
 // As they are before any row is computed.
 Statistics statistics_tensors(const Operands& x, bool full, bool sketched);
-Statistics statistics(Operands& x, bool full, bool sketched);
+// Of a distance not `full`, but with sums of z where they are wanted.
+Statistics statistics(Operands& x, bool full, bool sketched, bool sums_z = false);
 
 }  // namespace lossk::head

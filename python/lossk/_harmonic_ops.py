@@ -4,7 +4,6 @@ import torch
 
 from . import _live
 from ._head_ops import (
-    STATS,
     acc_dtype,
     backward_grads,
     grads_like,
@@ -17,7 +16,7 @@ from ._library import explain_missing_cuda
 
 explain_missing_cuda("harmonic_stats", "harmonic_backward", "harmonic_live_backward", "harmonic_forward")
 
-AUX_LOGP = STATS.index("aux_logp")
+LSE, LSE_LOW, SLOPE, SUM_Z = range(4)  # rows of harmonic_stats
 
 
 def _points(needs_grad):
@@ -29,9 +28,9 @@ def _blocks(rows):
 
 
 @torch.library.register_fake("lossk::harmonic_stats")
-def _(input, linear_weight, rows, columns, index, active, kind, power, full, tau, fill):
+def _(input, linear_weight, rows, columns, index, active, kind, power, dense, tau, fill):
     n = input.shape[0]
-    stats = input.new_empty((len(STATS) if full else 3, n), dtype=acc_dtype(input))
+    stats = input.new_empty((4, n), dtype=acc_dtype(input))
     return stats, input.new_empty((_blocks(n) if tau else 0, linear_weight.shape[0]), dtype=torch.bfloat16)
 
 
@@ -54,7 +53,7 @@ def _(input, linear_weight, *args):
 
 
 def _stats_context(ctx, inputs, output):
-    *tensors, ctx.kind, ctx.power, ctx.full, ctx.tau, ctx.fill = inputs
+    *tensors, ctx.kind, ctx.power, ctx.dense, ctx.tau, ctx.fill = inputs
     stats, sketch = output
     ctx.weight_grad_fp32 = wants_fp32_grad(tensors[1])
     ctx.mark_non_differentiable(sketch)
@@ -64,12 +63,13 @@ def _stats_context(ctx, inputs, output):
 def _stats_backward(ctx, g_stats, _):
     *tensors, stats, sketch = ctx.saved_tensors
     vocab = tensors[1].shape[0]
-    # The target's z is 0 because the others are relative to it: lse's gradient is p - onehot, aux_logp's 1 - V p.
-    rows = [g_stats[0]]
-    if ctx.full:
-        zero, g_aux = torch.zeros_like(rows[0]), g_stats[AUX_LOGP]
-        rows = [rows[0] - vocab * g_aux, zero, zero, zero, zero, g_aux]
-    coefs = (torch.stack(rows), g_stats[0].unsqueeze(1))
+    # The target's z is 0 because the others are relative to it: lse's gradient is p - onehot, that of their sum 1 - V
+    # onehot.
+    at_target, rows = g_stats[LSE], [g_stats[LSE]]
+    if ctx.dense:
+        rows.append(g_stats[SUM_Z])
+        at_target = at_target + vocab * g_stats[SUM_Z]
+    coefs = (torch.stack(rows), at_target.unsqueeze(1))
     needs = list(ctx.needs_input_grad[:2])
     head, last = (*tensors, ctx.kind, ctx.power), (needs, ctx.weight_grad_fp32)
     if ctx.tau:

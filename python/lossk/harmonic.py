@@ -9,7 +9,7 @@ import math
 import torch
 
 from . import _arguments, _check, _distances
-from ._harmonic_ops import AUX_LOGP
+from ._harmonic_ops import LSE, SUM_Z
 from .losses._rows import reduction_of
 
 DISTANCES = ("euclidean", "cosine", "mahalanobis", "hamming")
@@ -98,9 +98,9 @@ def harmonic_loss(
         loss = torch.ops.lossk.harmonic_forward(*head, coefs, pick, needs)[0]
         return torch.where(active.any(), loss, torch.nan) if reduction == "mean" else loss
     stats, _ = torch.ops.lossk.harmonic_stats(*head, bool(label_smoothing), tau if any(needs) else 0.0, bool(fill))
-    loss = stats[0]
+    loss = stats[LSE]
     if label_smoothing:
-        loss = (1 - label_smoothing) * loss - label_smoothing / max(weight.shape[0], 1) * stats[AUX_LOGP]
+        loss = loss - label_smoothing / max(weight.shape[0], 1) * stats[SUM_Z]
     if floor:
         p = torch.exp(-loss)
         loss = math.log1p(floor) - torch.log(p + floor / weight.shape[0])

@@ -6,9 +6,12 @@
 
 namespace lossk::head {
 
-// `full`: every coefficient, not a0 and the picks' alone. `live`: of live columns (DlogitsParams).
-template <class T, int slots, bool options, bool full, bool live>
+// `full`: every coefficient, not a0 and the picks' alone. `live`: of live columns (DlogitsParams). A distance has two
+// coefficients, a and b.
+template <class T, int slots, With with, bool full, bool live>
 class DlogitsEpilogue {
+  static constexpr bool options = with != With::nothing;
+
  public:
   using Params = DlogitsParams;
   static constexpr bool kManyRegisters = options || std::is_same_v<T, float>, kSumsColumns = false;
@@ -27,7 +30,11 @@ class DlogitsEpilogue {
     if constexpr (options) {
       const uint64_t picked = rows_.template picked<count>(slot, t.row, column);
 #pragma unroll
-      for (int i = 0; i < count; ++i) z(i) = any_dlogit(slot, t, column + i / 2 * 8 + i % 2, z(i), picked >> i & 1);
+      for (int i = 0; i < count; ++i) {
+        const int c = column + i / 2 * 8 + i % 2;
+        if constexpr (with == With::distance) z(i) = harmonic_dlogit(slot, t, c, z(i), picked >> i & 1);
+        else z(i) = any_dlogit(slot, t, c, z(i), picked >> i & 1);
+      }
     } else {
 #pragma unroll
       for (int i = 0; i < count; ++i) z(i) = plain_dlogit(t, column + i / 2 * 8 + i % 2, z(i));
@@ -56,7 +63,7 @@ class DlogitsEpilogue {
   }
 
  private:
-  static constexpr int kCoefs = full ? 6 : 1, kSums = live ? 3 : options ? 1 : 0;
+  static constexpr int kCoefs = full ? 6 : with == With::distance ? 2 : 1, kSums = live ? 3 : options ? 1 : 0;
 
   struct Terms {  // what a row's dlogits are made with
     Row row;
@@ -109,6 +116,31 @@ class DlogitsEpilogue {
     return g * t.row.scale;
   }
 
+  // By -h.
+  LOSSK_DEVICE float harmonic_dlogit(int slot, const Terms& t, int column, float raw, bool picked) {
+    if (!t.row.there || column >= rows_.columns()) return 0;
+    float d = rows_.distance(t.row, column, raw), z = rows_.harmonic(t.row, d), minus = 0;
+    if (picked)
+      rows_.for_picks(t.row, column, [&](int64_t place, bool first) {
+        if (first) d = t.row.target, z = 0;
+        if (p_.coefs.pick) minus += t.unit * p_.coefs.pick[place];
+      });
+    float g = t.a[0] * exp2_approx((z - t.lse - t.lse_low) * kLog2E);
+    if constexpr (!live) g += t.a[1];
+    const float slope = rows_.harmonic_slope(t.row, d);
+    if constexpr (live) sums_[slot][1] += g * slope;
+    g = (g - minus) * slope;
+    if constexpr (live) sums_[slot][2] += g * g;
+    if (p_.head.distance == Distance::cosine) g *= p_.head.bias[p_.head.first + column];
+    // Of what the products take: the two cancel near a centre.
+    if (p_.row_sums) sums_[slot][0] += rounded(g);
+    return g;
+  }
+  LOSSK_DEVICE static float rounded(float g) {
+    if constexpr (std::is_same_v<T, float>) return g;
+    else return widen<T>(pack<T>(g, 0));
+  }
+
   // By all lanes of the warp: rows and columns that are not there take part in the exchange.
   template <int count, class Dlogits>
   LOSSK_DEVICE void store(int line, int column, const Dlogits& g) const {
@@ -148,18 +180,22 @@ class DlogitsEpilogue {
   }
 
   const Params& p_;
-  LogitRows<options, slots> rows_;
+  LogitRows<with, slots> rows_;
   float sums_[slots][kSums ? kSums : 1];
 };
 template <class T, int slots>
-using PlainDlogits = DlogitsEpilogue<T, slots, false, false, false>;
+using PlainDlogits = DlogitsEpilogue<T, slots, With::nothing, false, false>;
 template <class T, int slots>
-using AnyDlogits = DlogitsEpilogue<T, slots, true, false, false>;
+using AnyDlogits = DlogitsEpilogue<T, slots, With::options, false, false>;
 template <class T, int slots>
-using FullDlogits = DlogitsEpilogue<T, slots, true, true, false>;
+using FullDlogits = DlogitsEpilogue<T, slots, With::options, true, false>;
 template <class T, int slots>
-using AnyLiveDlogits = DlogitsEpilogue<T, slots, true, false, true>;
+using AnyLiveDlogits = DlogitsEpilogue<T, slots, With::options, false, true>;
 template <class T, int slots>
-using FullLiveDlogits = DlogitsEpilogue<T, slots, true, true, true>;
+using FullLiveDlogits = DlogitsEpilogue<T, slots, With::options, true, true>;
+template <class T, int slots>
+using DistanceDlogits = DlogitsEpilogue<T, slots, With::distance, false, false>;
+template <class T, int slots>
+using DistanceLiveDlogits = DlogitsEpilogue<T, slots, With::distance, false, true>;
 
 }  // namespace lossk::head

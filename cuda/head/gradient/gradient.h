@@ -10,6 +10,8 @@ inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 
 
 template <class Path, class T>
 [[nodiscard]] cudaError_t dlogits_of(const DlogitsParams& p, bool full, cudaStream_t stream) {
+  if (p.head.distance != Distance::none)
+    return Path::template multiply<T, Along::depth, Along::depth, DistanceDlogits>(p.product, p, stream);
   if (full) return Path::template multiply<T, Along::depth, Along::depth, FullDlogits>(p.product, p, stream);
   if (p.head.plain() && !p.row_sums)
     return Path::template multiply<T, Along::depth, Along::depth, PlainDlogits>(p.product, p, stream);
@@ -29,6 +31,8 @@ template <class Path>
 
 template <class Path, class T>
 [[nodiscard]] cudaError_t live_dlogits_of(const DlogitsParams& p, bool full, cudaStream_t stream) {
+  if (p.head.distance != Distance::none)
+    return Path::template multiply<T, Along::depth, Along::depth, DistanceLiveDlogits>(p.product, p, stream);
   if (full) return Path::template multiply<T, Along::depth, Along::depth, FullLiveDlogits>(p.product, p, stream);
   return Path::template multiply<T, Along::depth, Along::depth, AnyLiveDlogits>(p.product, p, stream);
 }

@@ -11,7 +11,7 @@ namespace lossk::head {
 
 struct Coefs {                  // all by the caller's rows
   const float *lse, *lse_excl;  // [2, N], the second row what rounding left off the first; null: no aX
-  const float* row;             // a0, or a0 a1 a2 a3 aX b: [1 or 6, N]
+  const float* row;             // a0, or a0 a1 a2 a3 aX b: [1 or 6, N]; of a distance a b: [2, N]
   const float* pick;            // [N, K] or null: 0
   int n;                        // N
 };
@@ -23,7 +23,7 @@ struct DlogitsParams {
   const float* unit;  // [N] see UnitParams; null: 1
   void* out;          // [planes, N, stride], columns beyond the part's zero
   int stride;         // a multiple of 8
-  float* row_sums;    // [parts, N]: sum over columns of d loss / d scale; null: not wanted
+  float* row_sums;    // [parts, N]: sum over columns of d loss / d scale, of a distance of dlogits; null: not wanted
   // Of live columns: no dense term, and row_sums is [3, live_parts, N], the two others the sums of d loss / d (scale
   // raw) without the picks, and of its square with them.
   int live_parts = 0;

@@ -22,19 +22,33 @@ __global__ void __launch_bounds__(kSumThreads) units_of_rows(const __grid_consta
   LOSSK_SHARED(raw);
   auto& shared = *reinterpret_cast<UnitShared*>(raw);
   float aux = 1;
-  if (p.full && p.head.aux) {
+  if (p.full && p.head.aux && p.head.distance == Distance::none) {
     aux = 0;
     for (int v = threadIdx.x; v < p.head.columns; v += kSumThreads) aux = maximum(aux, fabsf(p.head.aux[v]));
     aux = block_reduce(aux, Max(), shared.scratch);
   }
+  const bool distance = p.head.distance != Distance::none;
+  float longest = 1;
+  if (p.head.distance == Distance::cosine) {  // columns multiply dlogits
+    float most = 0;
+    for (int v = threadIdx.x; v < p.head.columns; v += kSumThreads) most = maximum(most, fabsf(p.head.bias[v]));
+    longest = block_reduce(most, Max(), shared.scratch);
+  }
+  // What a distance's logarithm is of is at least exp(-lse / power).
+  const auto slope_bound = [&](int64_t id) {
+    const float lse = p.coefs.lse[id] / p.head.power, by = p.head.power * p.head.terms[id] * longest;
+    return is_squared(p.head.distance) ? by * expf(lse) : 2 * by * expf(lse / 2);
+  };
   const auto bound_of = [&](int row) {
     const int64_t id = p.head.id(row);
     const auto a = [&](int k) { return fabsf(p.coefs.row[int64_t{k} * p.coefs.n + id]); };
     float bound = p.bound ? p.bound[id] : a(0);
-    if (p.full) bound += a(1) + a(2) + a(4) + aux * (a(3) + a(5));
+    if (distance) bound += a(1);
+    if (p.full && !distance) bound += a(1) + a(2) + a(4) + aux * (a(3) + a(5));
     for (int k = 0; p.coefs.pick && k < p.head.picks.count; ++k)
       bound += fabsf(p.coefs.pick[id * p.head.picks.count + k]);
     if (p.head.scale) bound *= fabsf(p.head.scale[id]);
+    if (distance) bound *= slope_bound(id);
     return fmaxf(bound, 1e-30f);
   };
   const int rows = p.head.rows_there.of(p.head.rows);

@@ -12,6 +12,7 @@ constexpr int kFillThreads = 256;
 // What float16 wants (units): q of a block, a mass of at most 128 and often near 0, times 256; other factors so that
 // the largest is this.
 constexpr float kMassUnit = 256, kLargestFactor = 1 << 14;
+constexpr float kMostQ = 128;  // where a column multiplies it: float16 holds 256 times that
 template <class T>
 LOSSK_DEVICE constexpr float mass_unit() {
   return std::is_same_v<T, Fp16> ? kMassUnit : 1;
@@ -41,7 +42,7 @@ __global__ void __launch_bounds__(kFillThreads) missing_of_rows(const __grid_con
   const int64_t id = p.head.id(static_cast<int>(line));
   const auto a = [&](int k) { return p.full || k == 0 ? p.coefs.row[k * n + id] : 0.f; };
   const auto s = [&](int k) { return p.stats[k * n + id]; };
-  float sum = a(0) * (p.head.softcap > 0 ? s(2) : 1);
+  float sum = a(0) * (p.head.curved() ? s(2) : 1);
   if (p.full) {  // term by term: a statistic that nobody wants may be infinite
     if (a(1) != 0) sum -= a(1) * s(6);
     if (a(2) != 0) sum += a(2) * expf(s(7) - 2 * s(0));
@@ -169,8 +170,10 @@ __global__ void __launch_bounds__(kFillThreads) q_of_columns(const __grid_consta
   for (int list = 0; list * kListBlocks < t.blocks; ++list) {
     const bool dead = there && t.fill && list * kListBlocks < blocks && !in(list, column);
     for (int b = list * kListBlocks; b < min((list + 1) * kListBlocks, t.blocks); ++b) {
-      const float q = dead && b < blocks ? in.mass(b, column) : 0;
+      float q = dead && b < blocks ? in.mass(b, column) : 0;
       if (q != 0) bias += q * t.totals[b];
+      if (t.head.distance == Distance::cosine && q != 0)  // as a cosine's dlogits have it
+        q = fminf(q * t.head.bias[column], kMostQ);
       store_planes<T>(p.q, int64_t{b} * p.stride + at, plane, mass_unit<T>() * q);
     }
   }
@@ -201,9 +204,15 @@ __global__ void __launch_bounds__(kFillThreads) finish_rows(const __grid_constan
     if (p.grad_scale) dot += fill * input_at<T>(t, line, column);
     if (!p.sum) continue;
     const float x = p.sum[int64_t{line} * t.d + column] + scale * fill;
+    if (t.head.distance != Distance::none) {
+      p.sum[int64_t{line} * t.d + column] = x;
+      continue;
+    }
     if constexpr (kPlanes > 1) static_cast<float*>(p.grad_input)[id * t.d + column] = x;
     else static_cast<uint16_t*>(p.grad_input)[id * t.d + column] = static_cast<uint16_t>(pack<T>(x, 0));
   }
+  if (t.head.distance != Distance::none && threadIdx.x == 0)
+    t.sums.by_scale[line] += missing != 0 ? t.missing[line] : 0;
   if (!p.grad_scale) return;
   dot = block_reduce(dot, Sum(), reinterpret_cast<float*>(raw));
   if (threadIdx.x != 0) return;
@@ -231,7 +240,9 @@ __global__ void __launch_bounds__(kSketchRows) report_blocks(const __grid_consta
   if (count <= 0) return;
   float high = 0, square = 0;
   if (line < rows) {
-    const float scale = row_scale(t, line), a = scale * t.coefs.row[t.head.id(line)];
+    const int64_t id = t.head.id(line);
+    const float slope = t.head.distance == Distance::none ? 1 : t.stats[2 * t.coefs.n + id];
+    const float scale = row_scale(t, line), a = scale * slope * t.coefs.row[id];
     high = a * a, square = scale * scale * t.sums.square[line];
   }
   high = block_reduce(high, Max(), scratch);

@@ -142,7 +142,7 @@ struct QParams {  // q of columns first .. first + count
 
 struct FinishParams {
   TermParams t;
-  const float* sum;    // [N, d]: the live part of d input; null: not wanted
+  float* sum;          // [N, d]: the live part of d input; null: not wanted. Of a distance the result, unrounded
   const float* mixed;  // [terms, d]: q weight
   const double* bias;  // [blocks] and the dense term's; null: no bias
   void* grad_input;    // [N, d]

@@ -21,8 +21,9 @@ __global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_consta
     p.row_coef[row] = static_cast<float>(a + 2 * b * lse);
     if (p.full) {
       const double c = p.coef[2 * n + row];
-      if (c != 0) sum += c * (p.stats[9 * n + row] + *p.aux_sum * lse);
-      p.row_coef[5 * n + row] = p.coef[2 * n + row];
+      const bool distance = p.head.distance != Distance::none;
+      if (c != 0) sum += c * (distance ? p.stats[3 * n + row] : p.stats[9 * n + row] + *p.aux_sum * lse);
+      p.row_coef[(distance ? 1 : 5) * n + row] = p.coef[2 * n + row];
     }
     for (int i = 0; i < k; ++i)
       if (p.index[row * k + i] != -1) sum -= double{p.pick_coef[row * k + i]} * p.picked[row * k + i];

@@ -21,7 +21,8 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
       RowState<float> one;
       one.max = static_cast<const Partial*>(p.partial)[at].max;
       one.sum = static_cast<const Partial*>(p.partial)[at].sum;
-      if (p.slopes) one.slope = p.slopes[at];
+      if (p.slopes && p.sums_z) one.aux_dot = p.slopes[at];
+      else if (p.slopes) one.slope = p.slopes[at];
       s.merge(one);
     }
   }
@@ -48,7 +49,8 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constan
   const auto low = [](double x) { return static_cast<float>(x - double(static_cast<float>(x))); };
   p.stats[row] = static_cast<float>(lse);
   p.stats[n + row] = low(lse);
-  p.stats[2 * n + row] = p.slopes ? static_cast<float>(s.slope / s.sum) : 1;
+  p.stats[2 * n + row] = p.slopes && !p.sums_z ? static_cast<float>(s.slope / s.sum) : 1;
+  if (p.sums_z) p.stats[3 * n + row] = static_cast<float>(s.aux_dot);
   if constexpr (full) {
     const double rest[] = {
         lse_excl, low(lse_excl), s.mean_logit(), s.entropy(), s.lse2(), s.aux_mean(), s.aux_dot - *p.aux_sum * lse,

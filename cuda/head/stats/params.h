@@ -23,7 +23,9 @@ struct SketchParams {
   const float* reference;  // [N], by the product's rows: the estimate
   uint16_t* sums;          // [blocks, v] bf16
   int v;                   // of the whole vocabulary
-  float* slopes;           // [parts, N] sum exp(z - max) d softcap(x) / dx; null: not wanted
+  // [parts, N] sum exp(z - max) d softcap(x) / dx, or dz / d(-h); of a distance without a sketch sum z. null: not
+  // wanted
+  float* slopes;
 };
 constexpr int kSketchRows = 128;
 
@@ -54,6 +56,7 @@ struct MergeParams {
   float *picked, *logp;           // [N, K]
   int64_t* argmax;                // [N]
   const float* slopes = nullptr;  // as SketchParams has them
+  bool sums_z = false;            // they are those of z, for the stats' fourth row
 };
 
 // Each block's part of a segment gets the factor that makes its total right.

@@ -63,17 +63,17 @@ LOSSK_DEVICE void write_sketch(const SketchParams& p, int first_row, int column,
 
 // lse, and the logits of the picks. Of a product input linear_weight^T, as product_mma_sync and product_wgmma call it.
 // `sketch`: and the sums of exp(z) over the rows of a tile, relative to their reference.
-template <class T, int slots, bool options, bool sketch>
+template <class T, int slots, With with, bool sketch>
 class LseEpilogue {
  public:
   using Params = StatsParams;
-  static constexpr bool kManyRegisters = options && sketch, kSumsColumns = sketch;
+  static constexpr bool kManyRegisters = with != With::nothing && sketch, kSumsColumns = sketch;
   LOSSK_DEVICE explicit LseEpilogue(const Params& p) : p_(p), rows_(p.head) {}
 
   LOSSK_DEVICE void begin(int slot, int row) {
     rows_.begin(slot, row);
     found_[slot] = {};
-    if constexpr (kSlopes) slope_[slot] = 0;
+    if constexpr (kSums) slope_[slot] = 0;
   }
 
   template <int count, class Logits>
@@ -85,15 +85,19 @@ class LseEpilogue {
     for (int i = 0; i < count; ++i) {
       const int c = column + i / 2 * 8 + i % 2;
       const bool there = c < rows_.columns();
-      if constexpr (options)
+      if constexpr (with == With::options)
         if (there) z(i) = rows_.logit(row, rows_.unscaled(c, z(i)));
+      if constexpr (with == With::distance)
+        if (there) z(i) = row.there ? rows_.harmonic(row, rows_.distance(row, c, z(i))) : 0;
       if (picked >> i & 1 && there) {
         rows_.for_picks(row, c, [&](int64_t, bool first) {
-          z(i) -= options && first ? p_.head.margin : 0;
+          if constexpr (with == With::options) z(i) -= first ? p_.head.margin : 0;
+          if constexpr (with == With::distance) z(i) = first ? 0 : z(i);
           target |= uint64_t{first} << i;
         });
         rows_.for_picks(row, c, [&](int64_t place, bool) { p_.picked[place] = z(i); });
       }
+      if constexpr (kSums && !sketch) slope_[slot] += there ? z(i) : 0;
       if (!there) z(i) = kNone;
     }
     // As many at a time as a narrow tile has, so that a row's bits are the same with and without a sketch.
@@ -106,8 +110,13 @@ class LseEpilogue {
           [&](int i) -> float& { return z(first + i); },
           [&](int i, float w) {
             if constexpr (kSlopes)
-              if (p_.sketch.slopes && w != 0)  // of what z was before the margin
-                slope += w * rows_.slope(z(first + i) + (target >> (first + i) & 1 ? p_.head.margin : 0));
+              if (p_.sketch.slopes && w != 0) {
+                const bool is_target = target >> (first + i) & 1;
+                if constexpr (with == With::options)  // of what z was before the margin
+                  slope += w * rows_.slope(z(first + i) + (is_target ? p_.head.margin : 0));
+                else if (row.there)
+                  slope += w * (is_target ? rows_.harmonic_slope(row, row.target) : rows_.slope_at(row, z(first + i)));
+              }
             if constexpr (sketch) z(first + i) = row.there ? w : 0;
           });
       if constexpr (kSlopes) slope_[slot] = slope_[slot] * rescale(before, found_[slot].max) + slope;
@@ -130,9 +139,9 @@ class LseEpilogue {
     const int64_t place = int64_t{p_.first_part + part} * p_.head.rows + row;
     const bool writes = rows_.row(row).there && lane_index() % 4 == 0;
     if (writes) static_cast<Partial*>(p_.partial)[place] = found_[slot].partial();
-    if constexpr (kSlopes) {
+    if constexpr (kSums) {
       if (!p_.sketch.slopes) return;
-      float slope = slope_[slot] * rescale(before, found_[slot].max);
+      float slope = slope_[slot] * (sketch ? rescale(before, found_[slot].max) : 1);
 #pragma unroll
       for (int lanes = 1; lanes < 4; lanes *= 2) slope += shuffle_xor(slope, lanes);
       if (writes) p_.sketch.slopes[place] = slope;
@@ -140,25 +149,30 @@ class LseEpilogue {
   }
 
  private:
-  static constexpr bool kSlopes = options && sketch;
+  // Sums of slopes, or of a distance's logits.
+  static constexpr bool kSlopes = with != With::nothing && sketch, kSums = kSlopes || with == With::distance;
 
   LOSSK_DEVICE static float rescale(float before, float after) {
     return before == kNone ? 0 : exp2_approx((before - (fabsf(after) == INFINITY ? 0 : after)) * kLog2E);
   }
 
   const Params& p_;
-  LogitRows<options, slots> rows_;
+  LogitRows<with, slots> rows_;
   RowLse found_[slots];
-  float slope_[kSlopes ? slots : 1];
+  float slope_[kSums ? slots : 1];
 };
 template <class T, int slots>
-using PlainLse = LseEpilogue<T, slots, false, false>;
+using PlainLse = LseEpilogue<T, slots, With::nothing, false>;
 template <class T, int slots>
-using AnyLse = LseEpilogue<T, slots, true, false>;
+using AnyLse = LseEpilogue<T, slots, With::options, false>;
 template <class T, int slots>
-using PlainSketch = LseEpilogue<T, slots, false, true>;
+using PlainSketch = LseEpilogue<T, slots, With::nothing, true>;
 template <class T, int slots>
-using AnySketch = LseEpilogue<T, slots, true, true>;
+using AnySketch = LseEpilogue<T, slots, With::options, true>;
+template <class T, int slots>
+using DistanceLse = LseEpilogue<T, slots, With::distance, false>;
+template <class T, int slots>
+using DistanceSketch = LseEpilogue<T, slots, With::distance, true>;
 
 // Every statistic. The sums leave the picks out: merge_rows adds them, and has lse_excl without cancellation.
 template <class T, int slots, bool sketch>
@@ -246,7 +260,7 @@ class FullEpilogue {
   LOSSK_DEVICE float aux(int column) const { return p_.head.aux ? p_.head.aux[p_.head.first + column] : 1; }
 
   const Params& p_;
-  LogitRows<true, slots> rows_;
+  LogitRows<With::options, slots> rows_;
   RowState<float> found_[slots];
 };
 template <class T, int slots>

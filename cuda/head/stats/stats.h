@@ -10,6 +10,7 @@ template <
     class Path, class T, template <class, int> class Full, template <class, int> class Plain,
     template <class, int> class Any>
 [[nodiscard]] cudaError_t multiply_logits(const StatsParams& p, bool full, cudaStream_t stream) {
+  if (p.head.distance != Distance::none) return cudaErrorInvalidValue;
   if (full) return Path::template multiply<T, Along::depth, Along::depth, Full>(p.product, p, stream);
   if (p.head.plain()) return Path::template multiply<T, Along::depth, Along::depth, Plain>(p.product, p, stream);
   return Path::template multiply<T, Along::depth, Along::depth, Any>(p.product, p, stream);
@@ -18,14 +19,20 @@ template <
 template <class Path>
 [[nodiscard]] cudaError_t stats_by(const StatsParams& p, Element type, bool full, cudaStream_t stream) {
   return for_type(type, [&](auto element) {
-    return multiply_logits<Path, decltype(element), FullStats, PlainLse, AnyLse>(p, full, stream);
+    using T = decltype(element);
+    if (p.head.distance != Distance::none && !full)
+      return Path::template multiply<T, Along::depth, Along::depth, DistanceLse>(p.product, p, stream);
+    return multiply_logits<Path, T, FullStats, PlainLse, AnyLse>(p, full, stream);
   });
 }
 
 template <class Path>
 [[nodiscard]] cudaError_t sketch_by(const StatsParams& p, Element type, bool full, cudaStream_t stream) {
   return for_type(type, [&](auto element) {
-    return multiply_logits<Path, decltype(element), FullSketch, PlainSketch, AnySketch>(p, full, stream);
+    using T = decltype(element);
+    if (p.head.distance != Distance::none && !full)
+      return Path::template multiply<T, Along::depth, Along::depth, DistanceSketch>(p.product, p, stream);
+    return multiply_logits<Path, T, FullSketch, PlainSketch, AnySketch>(p, full, stream);
   });
 }
 
