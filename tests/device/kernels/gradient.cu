@@ -1,6 +1,7 @@
 // cuda/head/gradient against plain loops in double: every gradient of both paths and three types, in parts of the
 // vocabulary.
 #include "device/kernels/gradient_problem.h"
+#include "head/own/params.h"
 
 namespace lossk::test {
 namespace {
@@ -11,6 +12,20 @@ struct Gradients {
 struct Wanted {
   bool input = true, weight = true, scale = true, wide = false;
 };
+
+// The products' gradient of some points less their own terms, into one of two results.
+template <class T>
+void take_off_own(
+    const HeadOnDevice<T>& x, const Buffer<float>& sum, const Buffer<float>& of, const head::Matrix& points, int rows,
+    const int* ids, head::Count count, bool wide, const Buffer<float>& wide_out, const Buffer<T>& narrow_out) {
+  check(
+      head::take_off_own(
+          head::OwnParams{
+              x.h.distance, sum.data(), of.data(), points, rows, x.width(), count, ids,
+              wide ? static_cast<void*>(wide_out.data()) : narrow_out.data(), wide},
+          x.kType, nullptr),
+      "take_off_own");
+}
 
 template <class T>
 Gradients run_gradient(
@@ -32,6 +47,7 @@ Gradients run_gradient(
   const float* by = x.kType == device::Element::fp16 ? unit.data() : nullptr;
   if (by) check(head::find_units(head::UnitParams{x.h, coefs, full, unit.data(), times.data()}, nullptr), "find_units");
   const head::Matrix input_by_columns = by ? x.input_by_columns(times.data()) : x.input_by_columns();
+  const bool distance = p.o.distance != Distance::none, wide = wanted.wide || distance;
   for (int first = 0; first < v; first += most) {
     const int count = std::min(most, v - first);
     const head::Matrix weight = x.weight(first, count);
@@ -52,9 +68,9 @@ Gradients run_gradient(
           path.store(
               head::StoreParams{
                   {{out.data(), count, stride, plane}, input_by_columns, n, 256, {}, x.h.rows_there},
-                  wanted.wide ? static_cast<void*>(wide_weight.data() + int64_t{first} * d)
-                              : narrow_weight.data() + int64_t{first} * d,
-                  wanted.wide,
+                  wide ? static_cast<void*>(wide_weight.data() + int64_t{first} * d)
+                       : narrow_weight.data() + int64_t{first} * d,
+                  wide,
                   nullptr,
                   nullptr,
                   {},
@@ -75,7 +91,8 @@ Gradients run_gradient(
       check(
           head::add_row_sums(
               head::RowSumParams{
-                  row_sums.data(), path.parts * ceil_div(count, 256), n, x.h.ids, x.h.rows_there, by, scale.data()},
+                  row_sums.data(), path.parts * ceil_div(count, 256), n, distance ? nullptr : x.h.ids, x.h.rows_there,
+                  by, scale.data()},
               nullptr),
           "add_row_sums");
     if (wanted.input)
@@ -87,10 +104,10 @@ Gradients run_gradient(
                    count,
                    256,
                    x.h.rows_there},
-                  wanted.wide ? static_cast<void*>(wide_input.data()) : narrow_input.data(),
-                  wanted.wide,
+                  wide ? static_cast<void*>(wide_input.data()) : narrow_input.data(),
+                  wide,
                   sum.data(),
-                  x.h.ids,
+                  distance ? nullptr : x.h.ids,
                   x.h.rows_there,
                   by,
                   true,
@@ -101,7 +118,13 @@ Gradients run_gradient(
               x.kType, head::Along::depth, head::Along::rows, nullptr),
           "d input");
   }
+  const Buffer<float> own_input(size_t(n) * d), own_weight(size_t(v) * d);
+  if (distance) {
+    take_off_own(x, wide_input, scale, x.input(), n, x.h.ids, x.h.rows_there, wanted.wide, own_input, narrow_input);
+    take_off_own(x, wide_weight, bias, x.weight(0, v), v, nullptr, {}, wanted.wide, own_weight, narrow_weight);
+  }
   synchronize();
+  if (distance && wanted.wide) return {own_input.values(), own_weight.values(), bias.values(), scale.values()};
   return {
       wanted.wide ? wide_input.values() : to_floats(narrow_input.values()),
       wanted.wide ? wide_weight.values() : to_floats(narrow_weight.values()), bias.values(), scale.values()};
@@ -112,10 +135,18 @@ void check_gradients(const Path& path, const Shape& s, const Options& o, bool fu
   const HeadProblem<T> p(s, o);
   const GradientProblem want(p, full);
   const Gradients got = run_gradient(path, p, want, full, 256, wanted);
-  expect_close<T>(of_active(p, got.input), want.input, "d input of " + name_of(s), want.squares[0]);
-  expect_close<T>(got.weight, want.weight, "d weight of " + name_of(s), want.squares[1]);
-  expect_close<T>(got.bias, want.bias, "d bias of " + name_of(s), want.squares[2]);
-  if (wanted.scale) expect_close<T>(of_active(p, got.scale), want.scale, "d scale of " + name_of(s));
+  const auto close = [&](const std::vector<float>& is, const std::vector<double>& right, const char* what, double by) {
+    double square = by, absolute = 1e-5;
+    for (const double x : right) square += x * x;
+    // A distance is squared lengths less a product: near a centre it keeps fewer digits.
+    if (o.distance != Distance::none) absolute += 4e-5 * std::sqrt(square / double(std::max<size_t>(1, right.size())));
+    expect_close<T>(is, right, what + (" of " + name_of(s)), by, absolute);
+  };
+  close(of_active(p, got.input), want.input, "d input", want.squares[0]);
+  close(got.weight, want.weight, "d weight", want.squares[1]);
+  close(got.bias, want.bias, "d bias", want.squares[2]);
+  if (wanted.scale && o.distance == Distance::none)
+    expect_close<T>(of_active(p, got.scale), want.scale, "d scale of " + name_of(s));
 }
 
 template <class T>
@@ -126,6 +157,17 @@ void check_shapes(const Path& path) {
     const Options& o = kSome[i % 6];
     check_gradients<T>(path, s, o, i % 2 == 0, {.scale = o.scale});  // without: the plain epilogue
     check_gradients<T>(path, s, kSome[(i + 2) % 6], i % 2 == 1, {.wide = i % 3 == 0});
+  }
+}
+
+constexpr Distance kDistances[] = {Distance::euclidean, Distance::hamming, Distance::cosine};
+
+template <class T>
+void check_distances(const Path& path) {
+  for (int i = 0; i < 12; ++i) {
+    if (left_out<T>(i)) continue;
+    const Options o{.ignored = i % 2 == 0, .distance = kDistances[i % 3], .power = 2.5f};
+    check_gradients<T>(path, shapes<T>()[i], o, false, {.wide = i % 4 == 0});
   }
 }
 
@@ -170,6 +212,9 @@ void check_same_bits(const Path& path) {
 LOSSK_TEST(gradient_mma_bf16) { check_shapes<Bf16>(head::kMmaSync); }
 LOSSK_TEST(gradient_mma_fp16) { check_shapes<Fp16>(head::kMmaSync); }
 LOSSK_TEST(gradient_mma_fp32) { check_shapes<float>(head::kMmaSync); }
+LOSSK_TEST(harmonic_gradient_mma_bf16) { check_distances<Bf16>(head::kMmaSync); }
+LOSSK_TEST(harmonic_gradient_mma_fp16) { check_distances<Fp16>(head::kMmaSync); }
+LOSSK_TEST(harmonic_gradient_mma_fp32) { check_distances<float>(head::kMmaSync); }
 LOSSK_TEST(gradient_mma_edges) { check_edges(head::kMmaSync); }
 LOSSK_TEST(gradient_mma_small_fp16) { check_small(head::kMmaSync); }
 LOSSK_TEST(gradient_mma_same_bits) { check_same_bits<Bf16>(head::kMmaSync); }
@@ -209,6 +254,9 @@ LOSSK_TEST(gradient_mma_bank_conflicts) {
 #endif
 
 #if LOSSK_TEST_SM90
+LOSSK_TEST(harmonic_gradient_wgmma_bf16) { check_distances<Bf16>(head::kWgmma); }
+LOSSK_TEST(harmonic_gradient_wgmma_fp16) { check_distances<Fp16>(head::kWgmma); }
+LOSSK_TEST(harmonic_gradient_wgmma_fp32) { check_distances<float>(head::kWgmma); }
 LOSSK_TEST(gradient_wgmma_bf16) { check_shapes<Bf16>(head::kWgmma); }
 LOSSK_TEST(gradient_wgmma_fp16) { check_shapes<Fp16>(head::kWgmma); }
 LOSSK_TEST(gradient_wgmma_fp32) { check_shapes<float>(head::kWgmma); }

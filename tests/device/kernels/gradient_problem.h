@@ -17,7 +17,10 @@ struct GradientProblem {
   GradientProblem(const HeadProblem<T>& p, bool full, const Filter& filter = {})
       : lse(2 * p.s.n),
         lse_excl(lse.size()),
-        row((full ? 6 : 1) * size_t(p.s.n)),
+        row((full                             ? 6
+             : p.o.distance != Distance::none ? 2
+                                              : 1) *
+            size_t(p.s.n)),
         pick(p.index.size()),
         input(size_t(p.s.n) * p.s.d),
         weight(size_t(p.s.v) * p.s.d),
@@ -52,10 +55,12 @@ struct GradientProblem {
         continue;
       }
       for (int64_t v = 0; v < p.s.v; ++v) {
-        const double dense = full ? row[5 * n + i] * (p.o.aux ? p.aux[v] : 1) * p.slope[i * p.s.v + v] : 0;
+        const bool distance = p.o.distance != Distance::none;
+        double dense = full ? row[5 * n + i] * (p.o.aux ? p.aux[v] : 1) * p.slope[i * p.s.v + v] : 0;
+        if (distance && !filter) dense = row[n + i] * p.slope[i * p.s.v + v];
         const double g = gs[i * p.s.v + v] + dense;
-        const double by = g * (p.o.scale ? p.scale[i] : 1);
-        scale[i] += g * p.unscaled[i * p.s.v + v];
+        const double by = g * (p.o.scale ? p.scale[i] : p.o.distance == Distance::cosine ? p.bias[v] : 1);
+        scale[i] += distance ? by : g * p.unscaled[i * p.s.v + v];
         bias[v] += by;
         squares[2] += by * by;
         for (int64_t k = 0; k < d; ++k) {
@@ -66,9 +71,21 @@ struct GradientProblem {
         }
       }
     }
+    if (p.o.distance == Distance::none) return;
+    for (int64_t i = 0; i < n; ++i) take_off_own(p, x.data() + i * d, scale[i], input.data() + i * d, squares[0]);
+    for (int64_t v = 0; v < p.s.v; ++v) take_off_own(p, w.data() + v * d, bias[v], weight.data() + v * d, squares[1]);
   }
 
  private:
+  // A point's own term; what cancels adds to `square`.
+  template <class T>
+  static void take_off_own(const HeadProblem<T>& p, const float* point, double by, double* grad, double& square) {
+    double along = 0, length = 0;
+    for (int k = 0; k < p.s.d; ++k) along += grad[k] * point[k], length += double{point[k]} * point[k];
+    if (p.o.distance == Distance::cosine) by = length > 0 ? along / length : 0;
+    for (int k = 0; k < p.s.d; ++k) grad[k] -= by * point[k], square += by * by * point[k] * point[k];
+  }
+
   // d loss / d (scale (raw + bias)), without the dense term.
   template <class T>
   double slope_of(const HeadProblem<T>& p, int64_t i, int64_t v, bool full) const {

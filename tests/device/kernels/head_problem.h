@@ -19,6 +19,8 @@ struct Options {
   bool bias = false, scale = false, aux = false, ignored = false;
   int picks = 1;
   float softcap = 0, margin = 0;
+  Distance distance = Distance::none;  // instead of all but `ignored`
+  float power = 0;
 };
 inline const Options kPlain{}, kEverything{true, true, true, true, 4, 5, 0.5f};
 inline const Options kSome[] = {kPlain,       {.bias = true}, {.ignored = true},
@@ -34,8 +36,8 @@ struct HeadProblem {
   Shape s;
   Options o;
   std::vector<T> input, weight;
-  std::vector<float> bias, scale, aux;
-  std::vector<int64_t> index;  // [n, picks]: repeated ones, -1 for none, and outside on either side
+  std::vector<float> bias, scale, aux, terms;  // of a distance its columns are bias, its rows terms
+  std::vector<int64_t> index;                  // [n, picks]: repeated ones, -1 for none, and outside on either side
   std::vector<uint8_t> active;
   std::vector<double> z, slope, unscaled;  // [n, v]
   std::vector<RowStats> stats;
@@ -57,6 +59,7 @@ struct HeadProblem {
     for (uint8_t& a : active) a = !o.ignored || random_integer(0, 3) > 0;
     if (o.ignored && s.n > 1) active[0] = 0;
     const std::vector<float> x = to_floats(input), w = to_floats(weight);
+    if (o.distance != Distance::none) place_points(x, w);
     z.resize(size_t(s.n) * s.v), slope.resize(z.size(), 1), unscaled.resize(z.size());
     for (int64_t row = 0; row < s.n; ++row) solve(row, x.data() + row * s.d, w.data());
     for (size_t i = 0; i < input.size(); ++i)
@@ -70,6 +73,47 @@ struct HeadProblem {
   }
 
  private:
+  // As product_terms in python/lossk/_distances.py.
+  void place_points(const std::vector<float>& x, const std::vector<float>& w) {
+    const bool cosine = o.distance == Distance::cosine;
+    const auto square = [&](const std::vector<float>& of, int64_t i) {
+      double sum = 0;
+      for (int64_t k = 0; k < s.d; ++k) sum += double{of[i * s.d + k]} * of[i * s.d + k];
+      return sum;
+    };
+    for (int64_t v = 0; v < s.v; ++v)
+      bias.push_back(float(cosine ? 1 / std::fmax(std::sqrt(square(w, v)), 1e-30) : square(w, v) / 2));
+    terms.resize(size_t(4) * s.n);
+    for (int64_t i = 0; i < s.n; ++i) {
+      const double length = std::sqrt(square(x, i));
+      double apart = 1;  // of a target that is there
+      if (const int64_t y = index[i * o.picks]; y >= 0 && y < s.v) {
+        apart = 0;
+        const double other = std::sqrt(square(w, y));
+        for (int64_t k = 0; k < s.d; ++k) {
+          const double a = x[i * s.d + k], b = w[y * s.d + k], by = cosine ? a / length - b / other : a - b;
+          apart += by * by / (cosine ? 2 : 1);
+        }
+      }
+      const bool squared = is_squared(o.distance);
+      const double eps = 1e-4, reference = (squared ? apart : apart * apart) + eps;
+      const double by = squared ? reference : std::sqrt(reference);
+      const double row[] = {
+          (cosine ? 1 / length : 2) / by, cosine ? length : length * length / 2, eps / reference, apart / by};
+      for (int k = 0; k < 4; ++k) terms[size_t(k) * s.n + i] = float(row[k]);
+    }
+  }
+
+  // The logit of a distance, and what it changes by with -h.
+  double harmonic(int64_t row, int64_t v, double dot, double& slope) const {
+    const double scale = terms[row], offset = terms[s.n + row], eps = terms[2 * s.n + row];
+    const bool target = index[row * o.picks] == v, squared = is_squared(o.distance);
+    const double h = o.distance == Distance::cosine ? offset - bias[v] * dot : offset + bias[v] - dot;
+    const double t = target ? terms[3 * s.n + row] : scale * std::fmax(h, 0), sum = (squared ? t : t * t) + eps;
+    slope = t > 0 ? o.power * scale * (squared ? 1 : 2 * t) / sum : 0;
+    return target ? 0 : -o.power * std::log(sum);
+  }
+
   void solve(int64_t row, const float* x, const float* w) {
     double* zs = z.data() + row * s.v;
     RowStats r{-INFINITY, -INFINITY, 0, 0, -INFINITY, 0, 0, -INFINITY, INFINITY, 0};
@@ -77,6 +121,7 @@ struct HeadProblem {
     for (int64_t v = 0; v < s.v; ++v) {
       double dot = 0;
       for (int k = 0; k < s.d; ++k) dot += double{x[k]} * w[v * s.d + k];
+      if (o.distance != Distance::none) dot = harmonic(row, v, dot, slope[row * s.v + v]);
       if (o.bias) dot += bias[v];
       unscaled[row * s.v + v] = dot;
       if (o.scale) dot *= scale[row];
@@ -115,6 +160,7 @@ class HeadOnDevice {
         bias_(p.bias),
         scale_(p.scale),
         aux_(p.aux),
+        terms_(p.terms),
         index_(p.index),
         active_(p.active),
         columns_(p.index.size()),
@@ -125,7 +171,8 @@ class HeadOnDevice {
         multiplied_(size_t(s_.n) * padded()),
         columns_of_weight_(kPlanes == 1 && s_.d % 8 == 0 ? 0 : size_t(kPlanes) * s_.v * padded()) {
     h.rows = s_.n, h.columns = s_.v;
-    h.bias = p.o.bias ? bias_.data() : nullptr;
+    h.bias = p.bias.empty() ? nullptr : bias_.data();
+    h.distance = p.o.distance, h.power = p.o.power, h.terms = terms_.data(), h.of = s_.n;
     h.scale = p.o.scale ? scale_.data() : nullptr;
     h.aux = p.o.aux ? aux_.data() : nullptr;
     h.softcap = p.o.softcap, h.margin = p.o.margin;
@@ -194,7 +241,7 @@ class HeadOnDevice {
  private:
   const Shape s_;
   const Buffer<T> input_, weight_;
-  const Buffer<float> bias_, scale_, aux_;
+  const Buffer<float> bias_, scale_, aux_, terms_;
   const Buffer<int64_t> index_;
   const Buffer<uint8_t> active_;
   const Buffer<int> columns_, entries_, ids_, count_;

@@ -2,6 +2,7 @@
 // each block's mass, the lists bit by bit, the gradients given the sketch.
 #include "device/kernels/gradient_problem.h"
 #include "head/live/params.h"
+#include "head/own/params.h"
 
 namespace lossk::test {
 namespace {
@@ -59,7 +60,7 @@ Sketched run_sketch(const Path& path, const HeadProblem<T>& p, bool full) {
   const Buffer<double> aux_sum(size_t{1});
   const Buffer<uint16_t> sums(std::vector<uint16_t>(size_t(ceil_div(n, kBlock)) * v, 0));
   check(head::sum_aux(head::AuxParams{x.h.aux, v, aux_sum.data()}, nullptr), "sum_aux");
-  float* slopes_of = full || p.o.softcap == 0 ? nullptr : slopes.data();
+  float* slopes_of = full || !x.h.curved() ? nullptr : slopes.data();
   check(
       path.sketch(
           head::StatsParams{
@@ -122,11 +123,14 @@ void check_sketch(const HeadProblem<T>& p, const Sketched& got, bool full, bool 
         "the sketch of block " + std::to_string(b) + " of " + name_of(p.s) + " is off by " +
             std::to_string(error / total) + ", its sum is " + std::to_string(all) + ", not " + std::to_string(total));
   }
-  if (full || p.o.softcap == 0) return;
+  if (full || (p.o.softcap == 0 && p.o.distance == Distance::none)) return;
   for (const int row : rows) {
     double slope = 0;
     for (int64_t c = 0; c < v; ++c) slope += std::exp(p.z[row * v + c] - p.stats[row].lse) * p.slope[row * v + c];
-    expect(std::fabs(got.stats[2 * p.s.n + row] - slope) < 1e-4, "the slope of row " + std::to_string(row));
+    expect(
+        std::fabs(got.stats[2 * p.s.n + row] - slope) < (p.o.softcap > 0 ? 1e-4 : 2e-3 * slope),
+        "the slope of row " + std::to_string(row) + " is " + std::to_string(got.stats[2 * p.s.n + row]) + ", not " +
+            std::to_string(slope));
   }
 }
 
@@ -378,7 +382,7 @@ LiveGradients run_live(
                 width,
                 d,
                 false,
-                true},
+                p.o.distance == Distance::none},
             x.kType, head::Along::rows, head::Along::rows, nullptr),
         "fill of d weight");
   }
@@ -386,9 +390,22 @@ LiveGradients run_live(
   check(
       head::finish(
           head::FinishParams{
-              t, input_sum.data(), mixed.data(), p.o.bias ? dead(2) : nullptr, grad_input.data(), scale.data()},
+              t, input_sum.data(), mixed.data(), p.o.bias ? dead(2) : nullptr, grad_input.data(),
+              p.o.distance == Distance::none ? scale.data() : nullptr},
           x.kType, nullptr),
       "finish");
+  if (p.o.distance != Distance::none) {
+    const auto own = [&](float* sum, const float* of, const head::Matrix& points, int rows, const int* row_ids,
+                         head::Count there, void* to, bool to_wide) {
+      check(
+          head::take_off_own(
+              head::OwnParams{x.h.distance, sum, of, points, rows, d, there, row_ids, to, to_wide}, x.kType, nullptr),
+          "take_off_own");
+    };
+    own(input_sum.data(), t.sums.by_scale, x.input(), n, x.h.ids, x.h.rows_there, grad_input.data(), false);
+    void* to = wide ? static_cast<void*>(weight_sum.data()) : narrow_weight.data();
+    own(weight_sum.data(), bias.data(), x.weight(0, v), v, nullptr, {}, to, wide);
+  }
   const Buffer<float> live(std::vector<float>(size_t(4) * blocks, 0));
   check(head::report(head::ReportParams{t, dead(1), v, live.data()}, nullptr), "report");
   synchronize();
@@ -434,8 +451,9 @@ void check_live(const Path& path, const Shape& s, const Options& o, bool full, b
   };
   close(of_active(p, got.input), want.input, "d input", drawn.squares[0]);
   close(got.weight, want.weight, "d weight", drawn.squares[1]);
-  close(got.bias, want.bias, "d bias", drawn.squares[2]);
-  close(of_active(p, got.scale), want.scale, "d scale", (full ? 100 : 4) * drawn.squares[2]);
+  if (o.distance != Distance::cosine) close(got.bias, want.bias, "d bias", drawn.squares[2]);
+  if (o.distance == Distance::none)
+    close(of_active(p, got.scale), want.scale, "d scale", (full ? 100 : 4) * drawn.squares[2]);
 }
 
 template <class T>
@@ -465,6 +483,16 @@ void check_shapes(const Path& path) {
   // Several lists, and chunks of the vocabulary that several blocks of threads count.
   check_live<T>(path, {400, 300, 8}, {.bias = true, .ignored = true}, false, true);
   if (!LOSSK_SMALL_SHAPES) check_live<T>(path, {5, 4500, 8}, {.bias = true}, false, true);
+}
+
+template <class T>
+void check_distances(const Path& path) {
+  constexpr Distance kDistances[] = {Distance::euclidean, Distance::hamming, Distance::cosine};
+  for (int i = 0; i < 12; ++i) {
+    if (LOSSK_SMALL_SHAPES && i % 4 != (std::is_same_v<T, Bf16> ? i % 3 : 3)) continue;
+    const Options o{.ignored = i % 2 == 0, .distance = kDistances[i % 3], .power = 2.5f};
+    check_live<T>(path, kSmallShapes[i], o, false, i % 4 > 0, i % 5 == 0);
+  }
 }
 
 // Picks that are in a list become places in it, in order; the others come last, as none.
@@ -518,10 +546,16 @@ LOSSK_TEST(live_picks) { check_picks(); }
 LOSSK_TEST(live_mma_bf16) { check_shapes<Bf16>(head::kMmaSync); }
 LOSSK_TEST(live_mma_fp16) { check_shapes<Fp16>(head::kMmaSync); }
 LOSSK_TEST(live_mma_fp32) { check_shapes<float>(head::kMmaSync); }
+LOSSK_TEST(harmonic_live_mma_bf16) { check_distances<Bf16>(head::kMmaSync); }
+LOSSK_TEST(harmonic_live_mma_fp16) { check_distances<Fp16>(head::kMmaSync); }
+LOSSK_TEST(harmonic_live_mma_fp32) { check_distances<float>(head::kMmaSync); }
 LOSSK_TEST(live_mma_same_bits) { check_same_bits<Bf16>(head::kMmaSync); }
 
 #if LOSSK_TEST_SM90
 LOSSK_TEST(live_wgmma_turns) { check_tame<Bf16>(head::kWgmma, {70, 1100, 392}, kPlain, false); }
+LOSSK_TEST(harmonic_live_wgmma_bf16) { check_distances<Bf16>(head::kWgmma); }
+LOSSK_TEST(harmonic_live_wgmma_fp16) { check_distances<Fp16>(head::kWgmma); }
+LOSSK_TEST(harmonic_live_wgmma_fp32) { check_distances<float>(head::kWgmma); }
 LOSSK_TEST(live_wgmma_bf16) { check_shapes<Bf16>(head::kWgmma); }
 LOSSK_TEST(live_wgmma_fp16) { check_shapes<Fp16>(head::kWgmma); }
 LOSSK_TEST(live_wgmma_fp32) { check_shapes<float>(head::kWgmma); }

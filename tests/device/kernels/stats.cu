@@ -15,7 +15,10 @@ Found run_stats(const Path& path, const HeadProblem<T>& p, bool full) {
   const Shape& s = p.s;
   const int segment = head::segment_of(s.v), parts = path.parts * ceil_div(s.v, segment);
   Buffer<float> partial(size_t(parts) * s.n * sizeof(RowState<float>) / sizeof(float));
-  Buffer<float> stats(size_t(full ? 12 : 3) * s.n), picked(p.index.size()), logp(p.index.size());
+  const bool distance = p.o.distance != Distance::none;
+  const Buffer<float> sums_z(distance ? size_t(parts) * s.n : 0);
+  float* sums = distance ? sums_z.data() : nullptr;
+  Buffer<float> stats(size_t(full ? 12 : distance ? 4 : 3) * s.n), picked(p.index.size()), logp(p.index.size());
   Buffer<int64_t> argmax(size_t(s.n));
   Buffer<double> aux_sum(size_t{1});
   check(head::sum_aux(head::AuxParams{x.h.aux, s.v, aux_sum.data()}, nullptr), "sum_aux");
@@ -30,7 +33,8 @@ Found run_stats(const Path& path, const HeadProblem<T>& p, bool full) {
                 x.part(first, count),
                 partial.data(),
                 picked.data(),
-                path.parts * (first / segment)},
+                path.parts * (first / segment),
+                {.slopes = sums}},
             x.kType, full, nullptr),
         "stats");
   }
@@ -38,7 +42,7 @@ Found run_stats(const Path& path, const HeadProblem<T>& p, bool full) {
       head::merge_stats(
           head::MergeParams{
               partial.data(), parts, x.h, x.h.rows, x.index(), aux_sum.data(), stats.data(), picked.data(), logp.data(),
-              argmax.data()},
+              argmax.data(), sums, distance},
           full, nullptr),
       "merge_stats");
   synchronize();
@@ -75,6 +79,8 @@ void check_stats(const Path& path, const Shape& s, const Options& o, bool full, 
       expect_near(got.picked[i], z, largest, "a pick's logit " + at);
       expect_near(got.logp[i], z - want.lse, largest, "a pick's logp " + at);
     }
+    if (o.distance != Distance::none)
+      expect_near(got.stats[3 * n + row], want.aux_logp + s.v * want.lse, s.v * largest, "the sum of z " + at);
     if (!full) continue;
     const double rest[] = {want.lse_excl, 0,        want.mean_logit, want.entropy, want.lse2, want.aux_mean,
                            want.aux_logp, want.max, want.min};
@@ -95,6 +101,15 @@ void check_shapes(const Path& path) {
     check_stats<T>(path, shapes<T>()[i], kSome[i % 6], false);
     check_stats<T>(path, shapes<T>()[i], kSome[(i + 3) % 6], true);
   }
+}
+
+template <class T>
+void check_distances(const Path& path) {
+  constexpr Distance kDistances[] = {Distance::euclidean, Distance::hamming, Distance::cosine};
+  for (int i = 0; i < 12; ++i)
+    if (!left_out<T>(i))
+      check_stats<T>(
+          path, shapes<T>()[i], {.ignored = i % 2 == 0, .distance = kDistances[i % 3], .power = 2.5f}, false);
 }
 
 void check_edges(const Path& path) {
@@ -145,6 +160,9 @@ void check_same_bits(const Path& path) {
 LOSSK_TEST(stats_mma_bf16) { check_shapes<Bf16>(head::kMmaSync); }
 LOSSK_TEST(stats_mma_fp16) { check_shapes<Fp16>(head::kMmaSync); }
 LOSSK_TEST(stats_mma_fp32) { check_shapes<float>(head::kMmaSync); }
+LOSSK_TEST(harmonic_stats_mma_bf16) { check_distances<Bf16>(head::kMmaSync); }
+LOSSK_TEST(harmonic_stats_mma_fp16) { check_distances<Fp16>(head::kMmaSync); }
+LOSSK_TEST(harmonic_stats_mma_fp32) { check_distances<float>(head::kMmaSync); }
 LOSSK_TEST(stats_mma_edges) { check_edges(head::kMmaSync); }
 LOSSK_TEST(stats_mma_extremes) { check_extremes(head::kMmaSync); }
 LOSSK_TEST(stats_mma_same_bits) { check_same_bits<Bf16>(head::kMmaSync); }
@@ -185,6 +203,9 @@ LOSSK_TEST(stats_wgmma_turns) {
 LOSSK_TEST(stats_wgmma_bf16) { check_shapes<Bf16>(head::kWgmma); }
 LOSSK_TEST(stats_wgmma_fp16) { check_shapes<Fp16>(head::kWgmma); }
 LOSSK_TEST(stats_wgmma_fp32) { check_shapes<float>(head::kWgmma); }
+LOSSK_TEST(harmonic_stats_wgmma_bf16) { check_distances<Bf16>(head::kWgmma); }
+LOSSK_TEST(harmonic_stats_wgmma_fp16) { check_distances<Fp16>(head::kWgmma); }
+LOSSK_TEST(harmonic_stats_wgmma_fp32) { check_distances<float>(head::kWgmma); }
 LOSSK_TEST(stats_wgmma_edges) { check_edges(head::kWgmma); }
 LOSSK_TEST(stats_wgmma_extremes) { check_extremes(head::kWgmma); }
 LOSSK_TEST(stats_wgmma_same_bits) { check_same_bits<Fp16>(head::kWgmma); }
