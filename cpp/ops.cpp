@@ -102,6 +102,20 @@ STABLE_TORCH_LIBRARY(lossk, m) {
       "linear_sample(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, float softcap, "
       "Tensor seed) -> (Tensor token, Tensor logp)");
 
+  // Elementwise distances d_iv of input's rows and linear_weight's (kinds: cpp/head/elementwise.h) and the harmonic
+  // z_iv = -power log((d_iv^2 + eps) / (d_iy^2 + eps)), y = target [N] int64, of which the target's own is 0.
+  // row_term [N], column_term [V] float32 (float64): the two parts of the denominator of the bray_curtis kinds.
+  // stats [4, N]: lse = log sum_v exp z, sum_v z, d_iy, what its rounding left off lse.
+  m.def(
+      "elementwise_stats(Tensor input, Tensor linear_weight, Tensor target, Tensor? active, Tensor? row_term, "
+      "Tensor? column_term, str kind, float p, float power, float eps) -> Tensor stats");
+  // Gradients where dL/dz_iv = a_i p_iv + b_i, row_coef [2, N] = a b.
+  m.def(
+      "elementwise_backward(Tensor input, Tensor linear_weight, Tensor target, Tensor? active, Tensor? row_term, "
+      "Tensor? column_term, str kind, float p, float power, float eps, Tensor stats, Tensor row_coef, "
+      "bool[] needs_grad, bool weight_grad_fp32) "
+      "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_row_term, Tensor grad_column_term)");
+
   // ---- probe: does the GPU library run here ------------------------------------------------------------------------
   m.def("cuda_build_info() -> (str toolkit, str archs)");
   // int32 [1]: the architecture whose code the GPU of `like` ran.

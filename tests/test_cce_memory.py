@@ -23,6 +23,11 @@ step(4096, 16384)
 print(peak() - before)
 """
 
+
+def harmonic(options=""):
+    return f"lossk.harmonic.harmonic_loss(x, w, torch.arange(rows), {options}).backward()"
+
+
 CALLS = {
     "mean": "lossk.linear_cross_entropy(x, w, torch.arange(rows)).backward()",
     "none": 'lossk.linear_cross_entropy(x, w, torch.arange(rows), reduction="none").sum().backward()',
@@ -33,6 +38,11 @@ CALLS = {
     "forward_kl": "lossk.linear_divergence(x, w, x.detach(), w.detach()).backward()",
     "pairwise": 'lossk.linear_pairwise(x, w, torch.arange(rows), kind="mw").backward()',
     "topk": "lossk.linear_topk(x, w, 128), lossk.linear_sample(x, w), lossk.linear_rank(x, w, torch.arange(rows))",
+    "euclidean": harmonic(),
+    "cosine": harmonic('distance="cosine", reduction="sum", floor=0.01'),
+    "euclidean live": harmonic("tau=2.0**-8"),
+    "manhattan": harmonic('distance="manhattan"'),
+    "canberra": harmonic('distance="canberra"'),
     "logp": "sum(y.sum() for y in lossk.linear_logp(x, w, torch.arange(rows))).backward()",
 }
 

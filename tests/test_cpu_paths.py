@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 CHECK = """
-import lossk, torch
+import elementwise, lossk, torch
 from lossk import reference
 from lossk.divergence import KINDS
 from problem import DTYPES, assert_matches, random_problem
@@ -25,6 +25,8 @@ for dtype in DTYPES:
     for kind in KINDS:
         p = everything(37, 1003, 45, dtype, kind=kind)
         assert_matches(p, lossk.linear_divergence, reference.linear_divergence, floor=2.0**-8)
+    for case in elementwise.CASES:
+        elementwise.check(elementwise.problem_of(case, 37, 403, 45, dtype, masked=True, smoothing=0.1))
     x, w = torch.randint(-2, 3, (9, 40)).to(dtype), torch.randint(-2, 3, (1003, 40)).to(dtype)
     assert torch.equal(lossk.linear_topk(x, w, 3).values.double(), (x.double() @ w.double().T).topk(3).values)
 """

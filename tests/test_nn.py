@@ -145,6 +145,13 @@ def test_harmonic_head_shares_an_embedding():
     assert head(embedding(torch.arange(5))).argmax(-1).tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("metric", [dict(distance="minkowski", metric={"p": 3.0}), dict(distance="manhattan")], ids=str)
+def test_harmonic_head_takes_any_distance(metric):
+    head = HarmonicHead(8, 33, **metric)
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(head(X), Y), head(X, Y), rtol=1e-5, atol=1e-6)
+    assert "".join(f", {k}={v}" for k, v in head.metric.items()) in repr(head)
+
+
 def test_harmonic_head_names_a_precision_that_is_none():
     with pytest.raises(ValueError, match="precision must be None, 'diagonal' or 'factor', got 'full'"):
         HarmonicHead(8, 33, precision="full")

@@ -152,6 +152,35 @@ def test_linear_sample(dtype, device):
         torch.library.opcheck(torch.ops.lossk.linear_sample.default, (*rest, 3.0, torch.tensor([7], device=device)))
 
 
+def elementwise(kind, dtype, device):
+    t = head(dtype, device)
+    terms = [None, None]
+    if kind == "bray_curtis":
+        terms = [t["scale"] + 20, t["linear_bias"].abs()]
+    target = t["index"][:, 0].clone()
+    for active in (t["active"], None):
+        yield t["input"], t["linear_weight"], target, active, *terms, kind, 0.7, 1.5, 1e-4
+
+
+@each_dtype(only=[torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["bray_curtis", "chebyshev", "minkowski"])
+def test_elementwise_stats(kind, dtype, device):
+    for arguments in elementwise(kind, dtype, device):
+        torch.library.opcheck(torch.ops.lossk.elementwise_stats.default, arguments)
+
+
+@each_dtype(only=[torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["bray_curtis", "chebyshev", "minkowski"])
+def test_elementwise_backward(kind, dtype, device):
+    for arguments in elementwise(kind, dtype, device):
+        stats = torch.ops.lossk.elementwise_stats(*arguments)
+        for needs in ([True] * 4, [True, False, False, False], [False, True, False, True]):
+            torch.library.opcheck(
+                torch.ops.lossk.elementwise_backward.default,
+                (*arguments, stats, torch.randn(2, N).to(stats), needs, True),
+            )
+
+
 PROBES = {"cuda_build_info", "gpu_arch"}
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from . import _live
+from . import _elementwise_ops, _live  # noqa: F401  # the latter's ops too
 from ._head_ops import (
     acc_dtype,
     backward_grads,

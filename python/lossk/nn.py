@@ -81,6 +81,7 @@ class HarmonicHead(torch.nn.Module):
     p_v is proportional to (d(input, weight_v)^2 + eps)^(-exponent / 2); weight [num_classes, in_features] holds the
     centres, exponent is sqrt(in_features) where None, distance one of lossk.harmonic_loss's. For mahalanobis,
     precision "diagonal" learns the logarithm of a diagonal, "factor" a matrix F with P = F F^T; both begin at identity.
+    metric: the distance's other options, {"p": 3.0}, {"variant": "robust"}, ...
 
     forward(input [..., in_features]) -> logits [..., num_classes] in float32, whose softmax is p: what a model's
     generate() wants of its lm_head. forward(input, target) -> the loss, without logits; `options` are harmonic_loss's
@@ -98,13 +99,14 @@ class HarmonicHead(torch.nn.Module):
         exponent=None,
         eps=1e-6,
         precision=None,
+        metric=None,
         device=None,
         dtype=None,
         **options,
     ):
         super().__init__()
         self.in_features, self.num_classes = in_features, num_classes
-        self.distance, self.eps, self.options = distance, eps, options
+        self.distance, self.eps, self.metric, self.options = distance, eps, dict(metric or {}), options
         self.exponent = math.sqrt(max(in_features, 1)) if exponent is None else exponent
         self.weight = torch.nn.Parameter(torch.empty(num_classes, in_features, device=device, dtype=dtype))
         begin = {
@@ -128,7 +130,7 @@ class HarmonicHead(torch.nn.Module):
         torch.nn.init.normal_(self.weight, std=std)
 
     def _head(self):
-        head = {"distance": self.distance, "exponent": self.exponent, "eps": self.eps}
+        head = {"distance": self.distance, "exponent": self.exponent, "eps": self.eps, **self.metric}
         if self.precision is not None:
             head["precision" if self.precision_form == "diagonal" else "precision_factor"] = self.precision
         return head
@@ -140,5 +142,5 @@ class HarmonicHead(torch.nn.Module):
 
     def extra_repr(self):
         head = f"in_features={self.in_features}, num_classes={self.num_classes}, distance={self.distance!r}"
-        given = "".join(f", {name}={value}" for name, value in self.options.items())
+        given = "".join(f", {name}={value}" for name, value in (self.metric | self.options).items())
         return f"{head}, exponent={self.exponent:g}, eps={self.eps}, precision={self.precision_form!r}{given}"

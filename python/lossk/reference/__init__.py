@@ -1,6 +1,6 @@
 """Every formula of lossk once, in plain torch: what the kernels must equal, with the logits in memory."""
 
-from . import live, losses
+from . import elementwise, live, losses
 from .divergence import linear_divergence
 from .harmonic import harmonic_logits, harmonic_loss
 from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats, logits
@@ -8,6 +8,7 @@ from .head import LogP, Stats, linear_cross_entropy, linear_logp, linear_stats, 
 __all__ = [
     "LogP",
     "Stats",
+    "elementwise",
     "harmonic_logits",
     "harmonic_loss",
     "linear_cross_entropy",

@@ -5,17 +5,26 @@ import math
 import torch
 import torch.nn.functional as F
 
+from . import elementwise
 from .live import visit_live
 
 
 def distances(
-    input, weight, distance="euclidean", precision=None, precision_factor=None, threshold=0.5, temperature=0.1
-):
+    input, weight, distance="euclidean", *, p=2.0, variant=None, sharpness=10.0, least=None, weight_power=1.0,
+    precision=None, precision_factor=None, threshold=0.5, temperature=None,
+):  # fmt: skip
     """[..., V] d^2 of euclidean and mahalanobis, d of others; input [..., D], weight [V, D].
 
-    Half precision is widened to float32 first, but what mahalanobis and hamming make of the points is rounded to it.
+    Half precision is widened to float32 first, but what mahalanobis and hard hamming make of the points is rounded to
+    it.
     """
     wide = torch.float64 if input.dtype == torch.float64 else torch.float32
+    hard = distance == "hamming" and variant == "hard"
+    if distance not in ("euclidean", "cosine", "mahalanobis") and not hard:
+        return _elementwise(
+            input.to(wide), weight.to(wide), distance, p, variant, sharpness, least, weight_power, temperature
+        )
+    temperature = 0.1 if temperature is None else temperature
     if distance == "mahalanobis":
         if precision_factor is None:
             precision = precision.to(wide)
@@ -29,6 +38,24 @@ def distances(
     if distance == "cosine":
         return (F.normalize(x, dim=-1) - F.normalize(w, dim=-1)).square().sum(-1) / 2
     return (x - w).abs().sum(-1) if distance == "hamming" else (x - w).square().sum(-1)
+
+
+def _elementwise(x, w, distance, p, variant, sharpness, least, weight_power, temperature):
+    if distance == "hamming":
+        s = [torch.sigmoid(a / (1.0 if temperature is None else temperature)) for a in (x, w)]
+        return elementwise.distance(*s, "manhattan")
+    if distance == "bray_curtis":
+        e = 1e-3 if least is None else least
+        if variant == "normalized":
+            x, w = (a / a.sum(-1, keepdim=True) for a in (x.abs() + e, w.abs() + e))
+            return elementwise.distance(x, w, "manhattan") / (2 + e)
+        if variant == "standard":
+            return elementwise.distance(x, w, "bray_curtis_standard", e, x.sum(-1), w.sum(-1))
+        return elementwise.distance(x, w, "bray_curtis", e, x.abs().sum(-1) + e, w.abs().sum(-1))
+    if distance == "canberra":
+        e = weight_power if variant == "weighted" else 1e-4 if least is None else least
+        return elementwise.distance(x, w, "canberra" if variant in (None, "standard") else f"canberra_{variant}", e)
+    return elementwise.distance(x, w, distance, sharpness if distance == "smooth_chebyshev" else p)
 
 
 def harmonic_logits(input, weight, *, distance="euclidean", exponent=None, eps=1e-6, visit=None, **options):

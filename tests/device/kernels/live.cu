@@ -447,7 +447,10 @@ void check_live(const Path& path, const Shape& s, const Options& o, bool full, b
   // Logits are in the tens: rounded, they move every p by a few 1e-6. What cancels are the squares of the exact
   // gradient.
   const auto close = [&](const std::vector<float>& is, const std::vector<double>& right, const char* name, double by) {
-    expect_close<T>(is, right, name + (" of " + name_of(s)), by, 5e-4);
+    double square = by, absolute = 5e-4;
+    for (const double x : right) square += x * x;
+    if (o.distance != Distance::none) absolute += 4e-5 * std::sqrt(square / double(std::max<size_t>(1, right.size())));
+    expect_close<T>(is, right, name + (" of " + name_of(s)), by, absolute);
   };
   close(of_active(p, got.input), want.input, "d input", drawn.squares[0]);
   close(got.weight, want.weight, "d weight", drawn.squares[1]);
