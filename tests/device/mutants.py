@@ -51,7 +51,13 @@ COMPARE = Kernel("head/compare/compare.cu", ("compare_mma_masked", "compare_mma_
 LARGEST = Kernel("head/largest/largest.cu", ("largest_mma_nan", "largest_mma_bf16", "sample_mma_bf16"))
 KEPT_WGMMA = Kernel("head/kept/kept_sm90.cu", ("kept_wgmma_bf16",))
 LIVE_WGMMA = Kernel("head/live/dlogits_sm90.cu", ("live_wgmma_bf16",))
-KERNELS = (LIVE, KEPT, COMPARE, LARGEST, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
+HARMONIC_STATS = Kernel("head/stats/stats.cu", ("harmonic_stats_mma_bf16",))
+HARMONIC_SKETCH = Kernel("head/stats/sketch.cu", ("harmonic_live_mma_bf16",))
+HARMONIC_GRADIENT = Kernel("head/gradient/gradient.cu", ("harmonic_gradient_mma_bf16",))
+HARMONIC_LIVE = Kernel("head/live/dlogits.cu", ("harmonic_live_mma_bf16",))
+HARMONIC_FILL = Kernel("head/live/live.cu", ("harmonic_live_mma_bf16",))
+OWN = Kernel("head/own/own.cu", ("harmonic_gradient_mma_bf16",))
+KERNELS = (LIVE, KEPT, OWN, COMPARE, LARGEST, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
 
 
 class Mutant(NamedTuple):
@@ -75,6 +81,8 @@ _LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns
 _KEEP, _KEPT = "head/kept/keep.cuh", "head/kept/dlogits.cuh"
 _TERMS, _COMPARED = "head/compare/sums.cuh", "head/compare/dlogits.cuh"
 _LARGEST, _LINE = "head/largest/largest.cuh", "head/logit_line.cuh"
+_OWN = "head/own/own.cuh"
+_SUMS_SLOPE = "if constexpr (live) sums_[slot][1] += g * slope;"
 _ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
 _TURN = "if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
@@ -205,7 +213,7 @@ MUTANTS = [
     ),
     Mutant("wrong layout", SKETCH_WGMMA, _COLUMNS, "8 * (8 * (i / 2) + group)", "8 * (i / 2 + group)"),
     Mutant("wrong value", SKETCH_MMA, _STATS, "if (!row.there) return 0;", ""),
-    Mutant("wrong value", SKETCH_MMA, _STATS, "(target >> (first + i) & 1 ? p_.head.margin : 0)", "0"),
+    Mutant("wrong value", SKETCH_MMA, _STATS, "(is_target ? p_.head.margin : 0)", "0"),
     Mutant(
         "wrong value",
         SKETCH_WGMMA,
@@ -231,7 +239,7 @@ MUTANTS = [
     Mutant("unwritten parts", LIVE, _FILL, "part < parts;", "part < p.parts;"),
     Mutant("off-by-one tail", LIVE, _FILL, "if (line >= rows) return;", "if (line + 1 >= rows) return;"),
     Mutant("wrong value", LIVE_WGMMA, _DLOGITS, "if constexpr (!live) g += a[5] * aux;", "g += a[5] * aux;"),
-    Mutant("wrong value", LIVE_MMA, _DLOGITS, "sums_[slot][1] += g * slope;", "sums_[slot][1] += g;"),
+    Mutant("wrong value", LIVE_MMA, _DLOGITS, f"slope(z);\n    {_SUMS_SLOPE}", "slope(z);\n    sums_[slot][1] += g;"),
     Mutant("wrong value", LIVE_STORE, _STORE, "p_.sum_by_ids ? line : own", "own"),
     Mutant("wrong value", LIVE_SUMS, _SUMS, "p.ids[own] : own] += sum;", "p.ids[own] : own] = sum;"),
     Mutant("wrong value", LIVE_MMA, _HEAD, "*there - before", "*there"),
@@ -315,6 +323,40 @@ MUTANTS = [
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "first + row, depth);", "first, depth);"),
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "p.depth_there.of(p.depth)", "p.depth"),
     Mutant("stale registers", GRADIENT_WGMMA, _WGMMA, "float d[C::kColumns / 2] = {};", "float d[C::kColumns / 2];"),
+    # ---- distances
+    Mutant("off-by-one tail", HARMONIC_STATS, _STATS, "slope_[slot] += there ? z(i) : 0;", "slope_[slot] += z(i);"),
+    Mutant("wrong value", HARMONIC_STATS, _STATS, "z(i) = first ? 0 : z(i);", ";"),
+    Mutant(
+        "wrong value", HARMONIC_STATS, _LOGITS, "return H::logit(head_.distance,", "return -H::logit(head_.distance,"
+    ),
+    Mutant("wrong value", HARMONIC_STATS, _LOGITS, "r.eps = of[2 * head_.of]", "r.eps = of[3 * head_.of]"),
+    Mutant("wrong value", HARMONIC_SKETCH, _LOGITS, "z * -kLog2E / head_.power", "z * -kLog2E"),
+    Mutant("wrong value", HARMONIC_GRADIENT, _DLOGITS, "if (first) d = t.row.target, z = 0;", "if (first) z = 0;"),
+    Mutant("wrong value", HARMONIC_GRADIENT, _DLOGITS, "if constexpr (!live) g += t.a[1];", ""),
+    Mutant(
+        "wrong value", HARMONIC_GRADIENT, _DLOGITS, "if (p_.head.distance == Distance::cosine) g *=", "if (false) g *="
+    ),
+    Mutant(
+        "wrong value",
+        HARMONIC_GRADIENT,
+        _DLOGITS,
+        "sums_[slot][0] += rounded(g);",
+        "sums_[slot][0] += g * (1 + 0x1p-6f);",
+    ),
+    Mutant("wrong value", HARMONIC_FILL, _FILL, "p.head.curved() ? s(2) : 1", "p.head.softcap > 0 ? s(2) : 1"),
+    Mutant("wrong value", HARMONIC_FILL, _FILL, "q = fminf(q * t.head.bias[column], kMostQ);", ";"),
+    Mutant("wrong value", HARMONIC_FILL, _FILL, "missing != 0 ? t.missing[line] : 0;", "0;"),
+    Mutant("wrong value", OWN, _OWN, "sum[c] - by *", "sum[c] + by *"),
+    Mutant("wrong value", OWN, _OWN, "(p.ids ? p.ids[row] : row)", "row"),
+    Mutant("wrong value", OWN, _OWN, "by = along / square;", "by = along;"),
+    Mutant(
+        "off-by-one tail",
+        OWN,
+        _OWN,
+        "if (row >= p.count.of(p.rows)) return;",
+        "if (row + 1 >= p.count.of(p.rows)) return;",
+    ),
+    Mutant("wrong value", HARMONIC_LIVE, _DLOGITS, f"d);\n    {_SUMS_SLOPE}", "d);\n    sums_[slot][1] += g;"),
 ]
 
 
