@@ -72,6 +72,13 @@ def _smooth_stats(f):
     return lambda *a, **k: lossk.Stats(**{name: getattr(f(*a, **k), name) for name in SMOOTH_STATS})
 
 
+def _of_cosines(input, linear_weight, *args, **how):
+    unit = torch.nn.functional.normalize
+    wide = torch.float64 if input.dtype == torch.float64 else torch.float32
+    formula = reference.losses.of(reference.losses.cosine_linear)
+    return formula(unit(input.to(wide), dim=-1), unit(linear_weight.to(wide), dim=-1), *args, **how)
+
+
 SETS = test_losses_sets
 ENTRIES = {
     "linear_cross_entropy": _head(
@@ -87,6 +94,7 @@ ENTRIES = {
     "ntl_mse": _head(SETS.numbers_problem, losses.ntl_mse, SETS.reference_numbers("ntl_mse"), ("number_values",)),
     "ntl_was": _head(SETS.numbers_problem, losses.ntl_was, SETS.reference_numbers("ntl_was"), ("number_values",)),
     "hl_gauss": _head(SETS.values_problem, losses.hl_gauss, SETS.reference_hl_gauss, ("value_target", "edges")),
+    "cosine_linear": _head(random_problem, losses.cosine_linear, _of_cosines, token_weight=True),
     **{kind: _divergence(kind) for kind in KINDS},
     **{case: _of_target(case) for case in test_losses.CASES},
     **{case: _apart(test_losses_contrastive, case) for case in test_losses_contrastive.CASES},

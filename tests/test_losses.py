@@ -40,12 +40,15 @@ CASES = {  # name: the loss's own arguments
     "spherical_z_loss": {},
     "spherical_z_loss 2": dict(a=2.0, b=1.5),
     "taylor_softmax": {},
+    "spherical_softmax": {},
+    "spherical_softmax 1": dict(eps=1.0),
+    "squared_error": {},
 }
-NO_SOFTCAP = ("squentropy", "spherical_z_loss", "taylor_softmax", "aldr_kl")
+NO_SOFTCAP = ("squentropy", "spherical_z_loss", "taylor_softmax", "spherical_softmax", "squared_error", "aldr_kl")
 SETS = {"decoupled_softmax", "hl_gauss", "ntl_mse", "ntl_was"}  # test_losses_sets.py
 # test_losses_contrastive.py, test_losses_two_heads.py
 APART = {*losses.batch.__all__, *losses.contrastive.__all__, *losses.margins.__all__, *losses.pairs.__all__}
-APART |= {"emo", "plackett_luce_distill"}
+APART |= {"emo", "plackett_luce_distill", "cosine_linear"}
 each_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -244,6 +247,9 @@ REFUSED = {
     "squentropy": dict(softcap=3.0),
     "spherical_z_loss": dict(a=0.0),
     "taylor_softmax": dict(softcap=3.0),
+    "spherical_softmax": dict(eps=0.0),
+    "squared_error": dict(softcap=3.0),
+    "cosine_linear": dict(scale=2.0),
     "mae": dict(reduction="average"),
     "brier": dict(tau=2.0),
 }

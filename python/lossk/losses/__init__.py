@@ -5,7 +5,7 @@ from .contrastive import dcl, info_nce, multi_similarity, siglip, soft_info_nce
 from .margins import adaface, arcface, cosface
 from .pairs import mw, psl
 from .sets import decoupled_softmax, hl_gauss, ntl_mse, ntl_was
-from .squares import spherical_z_loss, squentropy, taylor_softmax
+from .squares import cosine_linear, spherical_softmax, spherical_z_loss, squared_error, squentropy, taylor_softmax
 from .target import (
     aldr_kl,
     bootstrap,
@@ -30,6 +30,7 @@ __all__ = [
     "brier",
     "comp_sum",
     "cosface",
+    "cosine_linear",
     "dcl",
     "dco",
     "decoupled_softmax",
@@ -52,7 +53,9 @@ __all__ = [
     "sce",
     "siglip",
     "soft_info_nce",
+    "spherical_softmax",
     "spherical_z_loss",
+    "squared_error",
     "squentropy",
     "taylor_softmax",
     "unpg",

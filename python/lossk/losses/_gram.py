@@ -69,3 +69,30 @@ def _chunks(weight, acc):
     for first in range(0, weight.shape[0], step):
         at = slice(first, first + step)
         yield weight[at].to(acc), at
+
+
+def sum_of_units(weight):
+    """sum_v w_v / |w_v|, [D] in float32 (float64); a zero vector adds nothing."""
+    return _SumOfUnits.apply(weight, torch.float64 if weight.dtype == torch.float64 else torch.float32)
+
+
+class _SumOfUnits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight, acc):
+        ctx.save_for_backward(weight)
+        total = torch.zeros(weight.shape[1], dtype=acc, device=weight.device)
+        for rows, _ in _chunks(weight, acc):
+            total += torch.nn.functional.normalize(rows, dim=1).sum(0)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        (weight,) = ctx.saved_tensors
+        grad = torch.empty_like(weight)
+        for rows, at in _chunks(weight, g.dtype):
+            length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+            unit = rows / torch.where(length > 0, length, 1)
+            across = g - (unit @ g)[:, None] * unit
+            grad[at] = torch.where(length > 0, across / length, 0).to(weight.dtype)
+        return grad, None

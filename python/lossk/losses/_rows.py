@@ -90,7 +90,7 @@ class Rows:
     def logit(self):
         """z_y."""
         h, at = self.head, self.index[:, 0].clamp(0, max(self.vocab - 1, 0))
-        z = (self._input() * h.linear_weight[at].to(h.acc)).sum(-1)
+        z = (self.widened_input() * h.linear_weight[at].to(h.acc)).sum(-1)
         if h.linear_bias is not None:
             z = z + h.linear_bias[at]
         z = z if h.scale is None else z * h.scale
@@ -99,7 +99,7 @@ class Rows:
 
     def logits(self, columns):
         """z at these columns [C], the same for all rows: [N, C]."""
-        return self.or_even(dense_logits(self.head, self._input(), columns.long()), 0.0)
+        return self.or_even(dense_logits(self.head, self.widened_input(), columns.long()), 0.0)
 
     def moments(self):
         """Mean and variance of each row's logits over the vocabulary."""
@@ -108,12 +108,13 @@ class Rows:
             raise ValueError(
                 f"{self.op}: softcap must be None, for the sum of squares is not linear then, got {h.softcap}"
             )
-        mean, variance = moments_of_weight(self._input(), h.linear_weight, h.linear_bias)
+        mean, variance = moments_of_weight(self.widened_input(), h.linear_weight, h.linear_bias)
         if h.scale is not None:
             mean, variance = h.scale * mean, h.scale**2 * variance
         return self.or_even(mean, 0.0), self.or_even(variance, 1.0)
 
-    def _input(self):
+    def widened_input(self):
+        """Input in float32 (float64), 0 in rows that are not active, whatever they hold."""
         return widened(self.head, self.active)
 
     def keep(self, which):

@@ -116,6 +116,21 @@ def spherical_z_loss(z, y, a=1.0, b=0.0):
     return F.softplus(a * (b - normal.gather(-1, y[:, None])[:, 0])) / a
 
 
+def spherical_softmax(z, y, eps=1e-2):
+    f = z**2 + eps
+    return f.sum(-1).log() - f.gather(-1, y[:, None])[:, 0].log()
+
+
+def squared_error(z, y):
+    return (z - F.one_hot(y, z.shape[-1])).square().sum(-1)
+
+
+def cosine_linear(z, y):
+    """z: cosines."""
+    f = 1 + z
+    return f.sum(-1).log() - f.gather(-1, y[:, None])[:, 0].log()
+
+
 def taylor_softmax(z, y):
     f = 1 + z + z**2 / 2
     return f.sum(-1).log() - f.gather(-1, y[:, None])[:, 0].log()
