@@ -80,7 +80,7 @@ def check(problem, **how):
     dtype, distance = problem.tensors["input"].dtype, problem.options["distance"]
     floor = max(rounding_floor(dtype), 2.0**-18)
     if dtype.itemsize == 2 and distance in ("mahalanobis", "hamming"):
-        floor = 2 * torch.finfo(dtype).eps
+        floor = 4 * torch.finfo(dtype).eps
     return assert_matches(problem, harmonic_loss, right, **{"floor": floor} | how)
 
 
@@ -358,7 +358,8 @@ def test_a_row_depends_neither_on_others_nor_on_threads(distance, dtype, device)
         torch.set_num_threads(before)
 
 
-def test_gradients_in_float32_where_the_weight_asks(device):
+def test_gradients_in_float32_where_the_weight_asks(device, gpu_kernels):
+    """A GPU's dlogits are bfloat16; a CPU's where it multiplies those."""
     p = problem_of("euclidean", 40, 131, 48, torch.bfloat16, device=device)
     for how in ({}, {"reduction": "none"}, {"tau": 0.01}):
         leaves = p.with_(**how).leaves()
@@ -368,7 +369,9 @@ def test_gradients_in_float32_where_the_weight_asks(device):
         exact = p.cast(torch.float64).with_(**{k: v for k, v in how.items() if k != "tau"}).leaves()
         right(**exact.arguments()).sum().backward()
         assert w.grad.dtype == torch.float32
-        assert relative_error(w.grad.double(), exact.tensors["weight"].grad) < (2e-6 if "tau" not in how else 1)
+        rounded = gpu_kernels or "bf16" in lossk.build_info()["cpu"]["bfloat16"]
+        most = 1 if "tau" in how else 4e-3 if rounded else 2e-6
+        assert relative_error(w.grad.double(), exact.tensors["weight"].grad) < most
 
 
 @each_distance

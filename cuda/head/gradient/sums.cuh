@@ -15,6 +15,15 @@ constexpr int kSumThreads = 256, kSumWarps = kSumThreads / kWarp, kSumColumns = 
 
 // Of the coefs: |dlogit| <= scale (|a0| + |a1| / e + |a2| + |aX| + max |aux| (|a3| + |b|) + sum |pick|), for p |log p|
 // <= 1 / e.
+// The largest that is not above x > 0.
+LOSSK_DEVICE float power_of_two(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  bits &= 0x7f800000;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+
 struct UnitShared {
   float scratch[kSumWarps];
 };
@@ -51,16 +60,25 @@ __global__ void __launch_bounds__(kSumThreads) units_of_rows(const __grid_consta
     if (distance) bound *= slope_bound(id);
     return fmaxf(bound, 1e-30f);
   };
+  // A distance's are powers of two: what d weight's product takes of input is then not rounded, and cancels near a
+  // centre with what own.cuh takes off.
+  const auto unit_of = [&](float bound) {
+    const float unit = kLargestDlogit / bound;
+    return distance ? power_of_two(unit) : unit;
+  };
   const int rows = p.head.rows_there.of(p.head.rows);
   float most = 0;
   for (int row = threadIdx.x; row < rows; row += kSumThreads) {
     const float bound = bound_of(row);
-    p.unit[row] = kLargestDlogit / bound;
+    p.unit[row] = unit_of(bound);
     most = maximum(most, bound);
   }
   most = block_reduce(most, Max(), shared.scratch);
-  for (int row = threadIdx.x; row < rows; row += kSumThreads) p.times[row] = bound_of(row) / most;
-  if (threadIdx.x == 0) p.unit[p.head.rows] = rows > 0 ? kLargestDlogit / most : 1;
+  for (int row = threadIdx.x; row < rows; row += kSumThreads) {
+    const float bound = bound_of(row);
+    p.times[row] = distance ? unit_of(most) / unit_of(bound) : bound / most;
+  }
+  if (threadIdx.x == 0) p.unit[p.head.rows] = rows > 0 ? unit_of(most) : 1;
 }
 
 // A block for each 64 columns; its warps share the rows.
