@@ -24,6 +24,7 @@ bench: $(VENV)/benches  ## half an hour: every contender, then the table in the 
 	mkdir -p bench/results/cpu
 	$(BIN)/python -m pytest bench/bench_cce.py -o addopts= --benchmark-only --benchmark-json=bench/results/cpu/cce.json
 	$(BIN)/python -m pytest bench/bench_heads.py -o addopts= --benchmark-only --benchmark-json=bench/results/cpu/heads.json
+	$(BIN)/python -m pytest bench/bench_harmonic.py -o addopts= --benchmark-only --benchmark-json=bench/results/cpu/harmonic.json
 	$(BIN)/python -m bench.table
 
 bench-check: $(VENV)/installed  ## two minutes: ratios against the committed baseline
@@ -42,6 +43,7 @@ emulator-check: emulator $(VENV)/installed  ## ten minutes: they pass, in three 
 	$(EMULATED) tests/test_largest.py -k "topk or rank or leading or repeated"
 	$(EMULATED) tests/test_divergence.py -k "masked or infinitely or frozen or (options and none and bfloat16)"
 	$(EMULATED) tests/test_live.py -k "test_options and bfloat16"
+	$(EMULATED) tests/test_harmonic.py -k "ragged or on_a_centre or (live_columns and none and bfloat16)"
 	$(EMULATED) tests/test_losses.py tests/test_losses_sets.py -k "leading or ignored or positive"
 	LOSSK_KERNELS=mma_sync $(EMULATED) tests/test_stats_gradients.py
 
