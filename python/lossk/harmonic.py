@@ -12,6 +12,10 @@ from . import _arguments, _check, _distances, _harmonic_ops
 from .losses._rows import reduction_of
 
 DISTANCES = _distances.DISTANCES
+METRIC = (  # what distances take
+    "p", "variant", "sharpness", "least", "weight_power", "precision", "precision_factor", "threshold", "temperature",
+    "generator",
+)  # fmt: skip
 
 
 def harmonic_loss(
@@ -24,14 +28,21 @@ def harmonic_loss(
     eps=1e-6,
     floor=0.0,
     p=2.0,
+    variant=None,
+    sharpness=10.0,
+    least=None,
+    weight_power=1.0,
     precision=None,
+    precision_factor=None,
+    threshold=0.5,
+    temperature=None,
+    generator=None,
     label_smoothing=0.0,
     token_weight=None,
     ignore_index=-100,
     reduction="mean",
     tau=None,
     fill=True,
-    **options,
 ):
     """Harmonic loss, -log p_target, without the N x V distances.
 
@@ -79,6 +90,7 @@ def harmonic_loss(
     distances: Rethinking the Harmonic Loss via Non-Euclidean Distance Layers, arXiv:2603.10225.
     """
     op = "harmonic_loss"
+    metric = {name: value for name, value in locals().items() if name in METRIC}
     h = _arguments.head(op, input, weight, weight_name="weight")
     power = _power(op, h, exponent)
     _check.positive(op, "eps", eps)
@@ -90,7 +102,7 @@ def harmonic_loss(
         if label_smoothing and x:
             raise ValueError(f"{op}: label_smoothing must be 0 with {name}, got {label_smoothing}")
     index, _ = _arguments.targets(op, h, weight.shape[0], target, None, ignore_index, 0.0)
-    points = _distances.points_of(op, h, distance, p=p, precision=precision, **options)
+    points = _distances.points_of(op, h, distance, **metric)
     if tau and not points.by_product:
         raise ValueError(f"{op}: tau must be None for {distance}, which no product gives, got {tau}")
     active = index[:, 0] >= 0
@@ -130,17 +142,19 @@ def _fused(op, h, head, active, needs, token_weight, label_smoothing, reduction)
 
 
 def harmonic_logits(
-    input, weight, *, distance="euclidean", exponent=None, eps=1e-6, p=2.0, precision=None, **options
+    input, weight, *, distance="euclidean", exponent=None, eps=1e-6, p=2.0, variant=None, sharpness=10.0, least=None,
+    weight_power=1.0, precision=None, precision_factor=None, threshold=0.5, temperature=None, generator=None,
 ):  # fmt: skip
     """z_v = -exponent / 2 log(d_v^2 + eps), [..., V] in float32 (float64): their softmax is the p of harmonic_loss.
 
     For inference and generation: all of them are in memory, and differentiable by torch. Arguments as harmonic_loss.
     """
     op = "harmonic_logits"
+    metric = {name: value for name, value in locals().items() if name in METRIC}
     h = _arguments.head(op, input, weight, weight_name="weight")
     power = _power(op, h, exponent)
     _check.positive(op, "eps", eps)
-    points = _distances.points_of(op, h, distance, p=p, precision=precision, **options)
+    points = _distances.points_of(op, h, distance, **metric)
     return (-power * torch.log(_distances.squared(points, h.acc) + eps)).view(*h.shape, weight.shape[0])
 
 
