@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 CPP := $(shell find cpp cuda tests/device -type f -regex ".*\.\(h\|cpp\|cuh\|cu\)" 2>/dev/null)
 SOURCES := pyproject.toml CMakeLists.txt $(CPP)
 
-.PHONY: demo live-columns test test-slow bench bench-check emulator emulator-check mutants emulator-test cuda-check gpu-check gpu-bench format lint clean
+.PHONY: demo live-columns harmonic test test-slow bench bench-check emulator emulator-check mutants emulator-test cuda-check gpu-check gpu-bench format lint clean
 
 demo: $(VENV)/installed  ## train a small language model with torch's head and with lossk's, side by side
 	$(BIN)/lossk demo
 
 live-columns: $(VENV)/installed  ## forty minutes: what a filtered backward costs in gradient and saves in time
 	$(BIN)/python -m examples.live_columns
+
+harmonic: $(VENV)/installed  ## thirteen minutes: what a harmonic head's weights look like, learn and cost
+	$(BIN)/python -m examples.harmonic
 
 test: $(VENV)/installed  ## the default tests
 	$(BIN)/python -m pytest
