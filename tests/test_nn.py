@@ -136,6 +136,12 @@ def test_harmonic_head_begins_neither_uniform_nor_sure(exponent):
     assert 0.4 < z.std(1).mean() < 1.2
 
 
+def test_harmonic_head_begins_where_it_is_told():
+    head = HarmonicHead(64, 4096)
+    head.reset_parameters(std=0.05)
+    assert abs(head.weight.std() / 0.05 - 1) < 0.02
+
+
 def test_harmonic_head_shares_an_embedding():
     embedding = torch.nn.Embedding(33, 8)
     head = HarmonicHead(8, 33)

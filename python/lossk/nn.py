@@ -120,13 +120,14 @@ class HarmonicHead(torch.nn.Module):
         self.precision = None if precision is None else torch.nn.Parameter(begin[precision])
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """Centres from N(0, std^2), std = min(1, sqrt(in_features) / exponent).
+    def reset_parameters(self, std=None):
+        """Centres from N(0, std^2); where std is None it is min(1, sqrt(in_features) / exponent).
 
         Logits of features as long as a LayerNorm makes them, sqrt(in_features), then vary by one half to one, whatever
-        the exponent: neither uniform nor sure. (std is 1 at sqrt(D), and 1 / (2 sqrt(D)) at 2 D.)
+        the exponent: neither uniform nor sure. (std is 1 at sqrt(D), and 1 / (2 sqrt(D)) at 2 D.) Shorter features, such
+        as pixels, want shorter centres: their own deviation, or 1 / sqrt(D).
         """
-        std = min(1.0, math.sqrt(max(self.in_features, 1)) / self.exponent)
+        std = min(1.0, math.sqrt(max(self.in_features, 1)) / self.exponent) if std is None else std
         torch.nn.init.normal_(self.weight, std=std)
 
     def _head(self):
