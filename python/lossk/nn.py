@@ -124,8 +124,8 @@ class HarmonicHead(torch.nn.Module):
         """Centres from N(0, std^2); where std is None it is min(1, sqrt(in_features) / exponent).
 
         Logits of features as long as a LayerNorm makes them, sqrt(in_features), then vary by one half to one, whatever
-        the exponent: neither uniform nor sure. (std is 1 at sqrt(D), and 1 / (2 sqrt(D)) at 2 D.) Shorter features, such
-        as pixels, want shorter centres: their own deviation, or 1 / sqrt(D).
+        the exponent: neither uniform nor sure. (std is 1 at sqrt(D), and 1 / (2 sqrt(D)) at 2 D.) Shorter features, as
+        pixels are, want shorter centres: their own deviation, or 1 / sqrt(D).
         """
         std = min(1.0, math.sqrt(max(self.in_features, 1)) / self.exponent) if std is None else std
         torch.nn.init.normal_(self.weight, std=std)
