@@ -266,15 +266,16 @@ def test_no_second_derivative(device):
         grad.sum().backward()
 
 
-def test_terms_that_clamp(device):
+@each_dtype(only=[torch.float64, torch.float32])
+def test_terms_that_clamp(dtype, device):
     """bray_curtis_standard: where |S0| + p is below 10 p no gradient goes through it, on either side of 0 else."""
-    p = problem_of("bray_curtis_standard", 20, 67, 12, torch.float64, device=device)
-    p = p.with_(p=0.5, row_term=torch.randn(20, dtype=torch.float64, device=device) * 3)
-    p = p.with_(column_term=torch.randn(67, dtype=torch.float64, device=device) * 3)
+    p = problem_of("bray_curtis_standard", 20, 67, 12, dtype, device=device)
+    p = p.with_(p=0.5, row_term=torch.randn(20, dtype=dtype, device=device) * 3)
+    p = p.with_(column_term=torch.randn(67, dtype=dtype, device=device) * 3)
     total = p.tensors["row_term"][:, None] + p.tensors["column_term"]
     assert (total > 4.5).any() and (total < -4.5).any() and (total.abs() < 4.5).any()
     for name, error in errors(p).items():
-        assert error < 1e-10, name
+        assert error < (1e-10 if dtype == torch.float64 else 2e-5), name
 
 
 REFUSED = {

@@ -3,30 +3,10 @@
 // z_iv = -power log((d_iv^2 + eps) / (d_iy^2 + eps)), y the row's target. delta = x_i - w_v, sgn(0) = 0.
 #pragma once
 #include "common/products.h"
+#include "head/element_distance.h"
 #include "head/epilogue.h"
 
 namespace lossk {
-
-enum class ElementDistance : int {
-  manhattan,             // sum |delta|
-  bray_curtis,           // sum |delta| / S, S = row_term + column_term
-  bray_curtis_standard,  // the same, S = max(|row_term + column_term| + p, 10 p)
-  chebyshev,             // max |delta|, with its gradient to the first that is
-  smooth_chebyshev,      // log(sum exp(p |delta|)) / p
-  minkowski,             // (sum |delta|^p)^(1/p); where p < 1 the slope at delta = 0, infinite, counts as 0
-  canberra,              // sum |delta| / (|x| + |w| + p)
-  canberra_robust,       // sum |delta| / max(|x| + |w|, p)
-  canberra_weighted,     // sum |delta| s^(p-1) / sum s^p, s = |x| + |w| + 1e-4
-};
-constexpr const char* kElementDistanceNames[] = {"manhattan", "bray_curtis",      "bray_curtis_standard",
-                                                 "chebyshev", "smooth_chebyshev", "minkowski",
-                                                 "canberra",  "canberra_robust",  "canberra_weighted"};
-
-template <class T>
-struct Metric {
-  ElementDistance kind;
-  T p, power, eps;
-};
 
 // A row's distances to a segment's columns. Like everything of a segment here, readable up to whole vectors.
 template <class T>

@@ -1,52 +1,17 @@
 #include "head/elementwise_call.h"
 
-#include <cmath>
-#include <iterator>
-
 namespace lossk {
-namespace {
-
-ElementDistance element_distance_of(const char* op, const std::string& name) {
-  for (int k = 0; k < int(std::size(kElementDistanceNames)); ++k)
-    if (name == kElementDistanceNames[k]) return ElementDistance(k);
-  std::string all;
-  for (const char* known : kElementDistanceNames) all += std::string(all.empty() ? "" : ", ") + known;
-  fail(op, ": kind must be one of ", all, ", got ", name);
-}
-
-void check_positive(const char* op, const char* name, double x) {
-  check(x > 0 && std::isfinite(x), op, ": ", name, " must be a finite number > 0, got ", x);
-}
-
-}  // namespace
 
 template <class T>
 ElementwiseCall<T>::ElementwiseCall(const ElementwiseArgs& a)
     : head(a.head()),
       kernels(elementwise<T>()),
-      metric{element_distance_of(a.op, a.kind), T(a.p), T(a.power), T(a.eps)},
+      metric(metric_of<T>(a, head.dim)),
+      divided(is_divided(metric.kind)),
       weight_(a.linear_weight),
       row_term_(a.row_term) {
   const char* op = a.op;
-  divided = metric.kind == ElementDistance::bray_curtis || metric.kind == ElementDistance::bray_curtis_standard;
-  check_positive(op, "power", a.power);
-  check_positive(op, "eps", a.eps);
-  // Those that take no p, and the power of weights, which may be anything.
-  if (metric.kind == ElementDistance::canberra_weighted) check(std::isfinite(a.p), op, ": p must be finite, got ", a.p);
-  else if (metric.kind >= ElementDistance::smooth_chebyshev || metric.kind == ElementDistance::bray_curtis_standard)
-    check_positive(op, "p", a.p);
-  check(T(a.eps) > 0, op, ": eps must be > 0 in ", dtype_name(scalar_type_of<T>), ", got ", a.eps);
-  // Places are kept as numbers.
-  check(
-      metric.kind != ElementDistance::chebyshev || head.dim < 1 << 24, op,
-      ": input must have fewer than 2^24 columns, got ", head.dim);
-  check_tensor(op, "target", a.target, {head.total}, ScalarType::Long);
-  for (const auto& [name, term, size] :
-       {std::tuple("row_term", &a.row_term, head.total), std::tuple("column_term", &a.column_term, head.vocab)}) {
-    check(
-        term->has_value() == divided, op, ": ", name, divided ? " must be given for " : " must be absent for ", a.kind);
-    if (divided) check_tensor(op, name, **term, {size}, scalar_type_of<T>);
-  }
+  check_beside<T>(a, head.total, head.vocab);
   const Optional<int64_t> targets(a.target);
   target.reserve(head.rows.size());
   for (int64_t row : head.rows) {

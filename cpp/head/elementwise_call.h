@@ -5,18 +5,10 @@
 
 #include "common/parallel.h"
 #include "head/elementwise.h"
+#include "head/elementwise_args.h"
 #include "head/head.h"
 
 namespace lossk {
-
-struct ElementwiseArgs {
-  const char* op;
-  const Tensor &input, &linear_weight, &target;
-  const std::optional<Tensor>&active, &row_term, &column_term;
-  const std::string& kind;
-  double p, power, eps;
-  HeadArgs head() const { return {op, input, linear_weight, kAbsent, kAbsent, kAbsent, kAbsent, active, 0, 0}; }
-};
 
 template <class T>
 class ElementwiseCall {

@@ -48,6 +48,7 @@ LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))
 LIVE = Kernel("head/live/live.cu", ("live_picks", "live_wgmma_bf16"))
 KEPT = Kernel("head/kept/kept.cu", ("kept_mma_bf16",))
 COMPARE = Kernel("head/compare/compare.cu", ("compare_mma_masked", "compare_mma_bf16", "compare_wgmma_bf16"))
+ELEMENTWISE = Kernel("head/elementwise/elementwise.cu", ("elementwise_edges", "elementwise_bf16"))
 LARGEST = Kernel("head/largest/largest.cu", ("largest_mma_nan", "largest_mma_bf16", "sample_mma_bf16"))
 KEPT_WGMMA = Kernel("head/kept/kept_sm90.cu", ("kept_wgmma_bf16",))
 LIVE_WGMMA = Kernel("head/live/dlogits_sm90.cu", ("live_wgmma_bf16",))
@@ -57,7 +58,9 @@ HARMONIC_GRADIENT = Kernel("head/gradient/gradient.cu", ("harmonic_gradient_mma_
 HARMONIC_LIVE = Kernel("head/live/dlogits.cu", ("harmonic_live_mma_bf16",))
 HARMONIC_FILL = Kernel("head/live/live.cu", ("harmonic_live_mma_bf16",))
 OWN = Kernel("head/own/own.cu", ("harmonic_gradient_mma_bf16",))
-KERNELS = (LIVE, KEPT, OWN, COMPARE, LARGEST, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS)
+KERNELS = (
+    LIVE, KEPT, OWN, COMPARE, LARGEST, ELEMENTWISE, STATS_MMA, STATS_WGMMA, GRADIENT_MMA, GRADIENT_WGMMA, ROWS,
+)  # fmt: skip
 
 
 class Mutant(NamedTuple):
@@ -83,6 +86,9 @@ _TERMS, _COMPARED = "head/compare/sums.cuh", "head/compare/dlogits.cuh"
 _LARGEST, _LINE = "head/largest/largest.cuh", "head/logit_line.cuh"
 _OWN = "head/own/own.cuh"
 _SUMS_SLOPE = "if constexpr (live) sums_[slot][1] += g * slope;"
+_CORES, _PAIRS, _HARMONIC, _COEFS, _SLOPES = (
+    f"head/elementwise/{name}.cuh" for name in ("cores", "pairs", "sums", "coefs", "slopes")
+)
 _ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
 _TURN = "if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);"
 _RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
@@ -274,6 +280,16 @@ MUTANTS = [
     Mutant("wrong value", LARGEST, _LARGEST, "z += 0.f;", ""),
     Mutant("wrong place", LARGEST, _LARGEST, "(r.head.first + column) / 4", "column / 4"),
     Mutant("ignored rows", LARGEST, _LARGEST, "if (line >= p.head.rows_there.of(p.head.rows)) return;", ""),
+    # ---- elementwise distances
+    Mutant("missing barrier", ELEMENTWISE, _PAIRS, "sync_block();  // the step before is read", ""),
+    Mutant("missing barrier", ELEMENTWISE, _SLOPES, "sync_block();  // and this one written", ""),
+    Mutant("missing barrier", ELEMENTWISE, _COEFS, "  sync_block();\n  if (warp > 0", "  if (warp > 0"),
+    Mutant("missing reduction", ELEMENTWISE, _HARMONIC, "lanes < kAcross; lanes", "lanes < kAcross / 2; lanes"),
+    Mutant("off-by-one tail", ELEMENTWISE, _PAIRS, "first + k < d;", "first + k <= d;"),
+    Mutant("overrun", ELEMENTWISE, _SLOPES, "if (k + j >= of.d) break;", ""),
+    Mutant("wrong sign", ELEMENTWISE, _CORES, "fmaxf(own - other, -1", "fmaxf(other - own, -1"),
+    Mutant("wrong tile", ELEMENTWISE, _SLOPES, "int64_t{head.first} + point)", "point)"),
+    Mutant("wrong value", ELEMENTWISE, _HARMONIC, "v < end && v != target[i];", "v < end;"),
     # ---- TMA, mbarriers and wgmma
     Mutant("wrong parity", STATS_WGMMA, _RING, "turn.phase ^ 1);", "turn.phase);"),
     Mutant("wrong parity", STATS_WGMMA, _RING, "&full[turn.stage], turn.phase)", "&full[turn.stage], turn.phase ^ 1)"),
