@@ -36,7 +36,7 @@ def case_of(case, *size, **options):
 
 
 @each_case
-@pytest.mark.parametrize("exponent", [1.0, 17.3, 300.0, 600.0])
+@pytest.mark.parametrize("exponent", [1.0, 2.0, 17.3, 300.0, 600.0])
 @pytest.mark.float64
 def test_float64(exponent, case, device):
     for options in (dict(reduction="none", weights=True), dict(label_smoothing=0.1), dict(floor=0.01)):
@@ -53,6 +53,20 @@ def test_by_the_rule(reduction, case, dtype, device):
     p = case_of(case, 37, 131, 40, dtype, device=device, reduction=reduction, label_smoothing=0.1)
     floor = torch.finfo(dtype).eps if dtype.itemsize == 2 else max(rounding_floor(dtype), 2.0**-17)
     assert_matches(p, harmonic_loss, reference.harmonic_loss, floor=floor)
+
+
+@each_case
+@pytest.mark.parametrize("apart", [0.1, 0.01])
+@pytest.mark.parametrize("exponent", [1.0, 17.3, 600.0])
+def test_near_a_centre_in_nats(exponent, apart, case, device):
+    """Differences do not cancel: the distance keeps its digits, and the loss as many as the exponent leaves."""
+    p = case_of(case, 32, 131, 300, device=device, apart=apart, exponent=exponent, reduction="none")
+    exact = p.cast(torch.float64).values(reference.harmonic_loss)["loss"]
+    got = p.values(harmonic_loss)["loss"].double()
+    assert (got >= 0).all()
+    # But for a denominator that cancels, sum x + sum w of features of both signs.
+    most = 2.0**-14 if case == "bray_curtis standard" else 2.0**-18
+    assert (got - exact).abs().max() < exponent / 2 * most + 1e-6
 
 
 @each_case
