@@ -15,7 +15,7 @@ def float_additions(seconds: float = 0.3) -> float:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "peak.so"
         source = Path(__file__).with_name("vector_peak.cpp")
-        subprocess.run(["g++", "-O2", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True)
+        subprocess.run(["g++", "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True)
         add = ctypes.CDLL(str(library)).add
     add.restype, add.argtypes = ctypes.c_int64, [ctypes.c_int64, ctypes.POINTER(ctypes.c_float)]
 
