@@ -22,6 +22,7 @@ extern "C" int64_t add(int64_t rounds, float* out) {
       asm volatile("" : "+x"(a[i]));  // or the compiler would add them up at once
     }
   }
-  for (int i = 0; i < 12; ++i) *out += a[i][0];
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) *out += a[i][0];  // unrolled like the others, or a lies in memory
   return rounds * 12 * (kBytes / sizeof(float));
 }
