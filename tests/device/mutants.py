@@ -340,7 +340,6 @@ MUTANTS = [
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "p.depth_there.of(p.depth)", "p.depth"),
     Mutant("stale registers", GRADIENT_WGMMA, _WGMMA, "float d[C::kColumns / 2] = {};", "float d[C::kColumns / 2];"),
     # ---- distances
-    Mutant("off-by-one tail", HARMONIC_STATS, _STATS, "slope_[slot] += there ? z(i) : 0;", "slope_[slot] += z(i);"),
     Mutant("wrong value", HARMONIC_STATS, _STATS, "z(i) = first ? 0 : z(i);", ";"),
     Mutant(
         "wrong value", HARMONIC_STATS, _LOGITS, "return H::logit(head_.distance,", "return -H::logit(head_.distance,"

@@ -96,10 +96,11 @@ struct HeadProblem {
         }
       }
       const bool squared = is_squared(o.distance);
-      const double eps = 1e-4, reference = (squared ? apart : apart * apart) + eps;
+      // Not its own: a kernel that takes the target's from the product is then found out.
+      const double eps = 1e-4, reference = 1.5 * (squared ? apart : apart * apart) + eps;
       const double by = squared ? reference : std::sqrt(reference);
       const double row[] = {
-          (cosine ? 1 / length : 2) / by, cosine ? length : length * length / 2, eps / reference, apart / by};
+          (cosine ? 1 / length : 2) / by, cosine ? length : length * length / 2, eps / reference, 1.25 * apart / by};
       for (int k = 0; k < 4; ++k) terms[size_t(k) * s.n + i] = float(row[k]);
     }
   }
