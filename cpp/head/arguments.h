@@ -28,6 +28,20 @@ struct HeadArgs {
   const DistanceArgs* distance = nullptr;
 };
 
+// What the ops of a distance take, as a head's.
+struct PointArgs {
+  const std::optional<Tensor> picks;
+  const DistanceArgs distance;
+  const HeadArgs head;
+  PointArgs(
+      const char* op, const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns,
+      const Tensor& index, const std::optional<Tensor>& active, const std::string& kind, double power)
+      : picks(index),
+        distance{kind, power, rows, columns},
+        head{op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance} {}
+  PointArgs(const PointArgs&) = delete;  // head points into this
+};
+
 inline Distance distance_of(const char* op, const std::string& name) {
   for (int k = 1; k < int(std::size(kDistanceNames)); ++k)
     if (name == kDistanceNames[k]) return Distance(k);

@@ -111,10 +111,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> harmonic_forward(
     const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
     const std::optional<Tensor>& active, std::string kind, double power, const Tensor& loss_coef,
     const Tensor& index_coef, std::vector<bool> needs_grad) {
-  const std::optional<Tensor> picks(index);
-  const DistanceArgs distance{kind, power, rows, columns};
-  const HeadArgs args{"harmonic_forward", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0,
-                      &distance};
+  const PointArgs points("harmonic_forward", input, linear_weight, rows, columns, index, active, kind, power);
+  const HeadArgs& args = points.head;
   const auto [loss, lse, grad_input, grad_weight, grad_bias, grad_scale] =
       run(args, loss_coef, index_coef, of_points(args.op, needs_grad));
   return {loss, lse, grad_input, grad_weight};

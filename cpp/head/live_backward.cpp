@@ -297,10 +297,9 @@ std::tuple<Tensor, Tensor, Tensor> harmonic_live_backward(
     const std::optional<Tensor>& active, std::string kind, double power, const Tensor& stats, const Tensor& sketch,
     const Tensor& row_coef, const Tensor& index_coef, double tau, bool fill, std::vector<bool> needs_grad,
     bool weight_grad_fp32) {
-  const std::optional<Tensor> picks(index), pick_coef(index_coef);
-  const DistanceArgs distance{kind, power, rows, columns};
-  const HeadArgs args{
-      "harmonic_live_backward", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance};
+  const std::optional<Tensor> pick_coef(index_coef);
+  const PointArgs points("harmonic_live_backward", input, linear_weight, rows, columns, index, active, kind, power);
+  const HeadArgs& args = points.head;
   const auto [grad_input, grad_weight, grad_bias, grad_scale, live] =
       run(args, stats, sketch, row_coef, pick_coef, tau, fill, of_points(args.op, needs_grad), weight_grad_fp32);
   return {grad_input, grad_weight, live};

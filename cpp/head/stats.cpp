@@ -70,10 +70,8 @@ StatsOutputs linear_stats(
 std::tuple<Tensor, Tensor> harmonic_stats(
     const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
     const std::optional<Tensor>& active, std::string kind, double power, bool dense, double tau, bool) {
-  const std::optional<Tensor> picks(index);
-  const DistanceArgs distance{kind, power, rows, columns};
-  const HeadArgs args{"harmonic_stats", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0,
-                      &distance};
+  const PointArgs points("harmonic_stats", input, linear_weight, rows, columns, index, active, kind, power);
+  const HeadArgs& args = points.head;
   const auto [stats, logits, logp, argmax, sketch] = run(args, dense, tau);
   const int64_t n = input.size(0);
   Tensor out = zeros(args.op, input, {4, n}, stats.scalar_type());
@@ -144,10 +142,9 @@ std::tuple<Tensor, Tensor> harmonic_backward(
     const Tensor& input, const Tensor& linear_weight, const Tensor& rows, const Tensor& columns, const Tensor& index,
     const std::optional<Tensor>& active, std::string kind, double power, const Tensor& lse, const Tensor& row_coef,
     const Tensor& index_coef, std::vector<bool> needs_grad, bool weight_grad_fp32) {
-  const std::optional<Tensor> picks(index), pick_coef(index_coef);
-  const DistanceArgs distance{kind, power, rows, columns};
-  const HeadArgs args{
-      "harmonic_backward", input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance};
+  const std::optional<Tensor> pick_coef(index_coef);
+  const PointArgs points("harmonic_backward", input, linear_weight, rows, columns, index, active, kind, power);
+  const HeadArgs& args = points.head;
   const Wanted wanted(args.op, of_points(args.op, needs_grad));
   const auto run = input.scalar_type() == ScalarType::Double ? backward_of<double> : backward_of<float>;
   const GradTensors grads = run(args, lse, kAbsent, row_coef, pick_coef, wanted, weight_grad_fp32);

@@ -65,9 +65,8 @@ std::tuple<Tensor, Tensor> harmonic_stats(
   const char* op = "harmonic_stats";
   check(tau >= 0 && tau < 1, op, ": tau must be in (0, 1), or 0 for an exact backward, got ", tau);
   check(!dense || tau == 0, op, ": tau must be 0 where the sums of z are wanted, got ", tau);
-  const std::optional<Tensor> picks(index);
-  const DistanceArgs distance{kind, power, rows, columns};
-  Operands x({op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance});
+  const PointArgs points(op, input, linear_weight, rows, columns, index, active, kind, power);
+  Operands x(points.head);
   x.lay_out_input();
   const Statistics s = statistics(x, false, tau > 0, dense);
   return {s.stats, s.sketch};
@@ -79,9 +78,9 @@ std::tuple<Tensor, Tensor> harmonic_backward(
     const Tensor& index_coef, std::vector<bool> needs_grad, bool weight_grad_fp32) {
   const char* op = "harmonic_backward";
   const Wanted wanted(op, of_points(op, needs_grad));
-  const std::optional<Tensor> picks(index), pick_coef(index_coef);
-  const DistanceArgs distance{kind, power, rows, columns};
-  Operands x({op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance});
+  const std::optional<Tensor> pick_coef(index_coef);
+  const PointArgs points(op, input, linear_weight, rows, columns, index, active, kind, power);
+  Operands x(points.head);
   const auto lse_of = coefficients(x, "lse", lse, {2, x.n});
   const Tensor coefs = with_dense(x, row_coef);
   const auto pick_of = coefficients(x, "index_coef", pick_coef, {x.n, x.k});

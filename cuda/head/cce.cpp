@@ -184,9 +184,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> harmonic_forward(
     const Tensor& index_coef, std::vector<bool> needs_grad) {
   const char* op = "harmonic_forward";
   const Wanted wanted(op, of_points(op, needs_grad));
-  const std::optional<Tensor> picks(index);
-  const DistanceArgs distance{kind, power, rows, columns};
-  Operands x({op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance});
+  const PointArgs points(op, input, linear_weight, rows, columns, index, active, kind, power);
+  Operands x(points.head);
   const bool dense = loss_coef.dim() == 2 && loss_coef.size(0) == 3;
   const auto loss_of = coefficients(x, "loss_coef", loss_coef, {dense ? 3 : 2, x.n});
   const auto pick_of = coefficients(x, "index_coef", index_coef, {x.n, x.k});

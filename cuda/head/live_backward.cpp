@@ -353,9 +353,9 @@ std::tuple<Tensor, Tensor, Tensor> harmonic_live_backward(
   const char* op = "harmonic_live_backward";
   check(tau > 0 && tau < 1, op, ": tau must be in (0, 1), got ", tau);
   const Wanted wanted(op, of_points(op, needs_grad));
-  const std::optional<Tensor> picks(index), pick_coef(index_coef);
-  const DistanceArgs distance{kind, power, rows, columns};
-  Operands x({op, input, linear_weight, kAbsent, kAbsent, picks, kAbsent, active, 0, 0, &distance});
+  const std::optional<Tensor> pick_coef(index_coef);
+  const PointArgs points(op, input, linear_weight, rows, columns, index, active, kind, power);
+  Operands x(points.head);
   const auto stats_of = coefficients(x, "stats", stats, {4, x.n});
   const auto coef_of = coefficients(x, "row_coef", row_coef, {1, x.n});
   const auto pick_of = coefficients(x, "index_coef", pick_coef, {x.n, x.k});

@@ -44,8 +44,13 @@ def _each_row(function, *matrices):
     return torch.cat([function(*(widened(x, at) for x in matrices)) for at in _rows_at_a_time(matrices[0])])
 
 
-def squared_norms(x):
+def _squared_norms(x):
     return _each_row(lambda rows: rows.square().sum(1), x)
+
+
+def _unit(rows):
+    """Rows of length 1; a zero vector stays, and its gradient is finite: the root is never taken of its 0."""
+    return rows / torch.where(rows == 0, 1, rows.square().sum(1, keepdim=True)).sqrt()
 
 
 @torch.no_grad()
@@ -56,12 +61,11 @@ def product_terms(points, index, eps):
     acc, vocab = acc_dtype(input), weight.shape[0]
     y = index[:, 0]
     target = weight[y.clamp(0, max(vocab - 1, 0))] if vocab else torch.zeros_like(input)
-    x2, w2 = squared_norms(input), squared_norms(weight)
+    x2, w2 = _squared_norms(input), _squared_norms(weight)
     if kind == "cosine":
         x, w = x2.sqrt(), w2.sqrt()
-        unit = lambda a: a / torch.where(a == 0, 1, a.square().sum(1, keepdim=True).sqrt())  # noqa: E731
-        apart = _each_row(lambda a, b: (unit(a) - unit(b)).square().sum(1) / 2, input, target)
-        zero = (x == 0) | (_each_row(lambda b: b.square().sum(1), target) == 0)
+        apart = _each_row(lambda a, b: (_unit(a) - _unit(b)).square().sum(1) / 2, input, target)
+        zero = (x == 0) | (_squared_norms(target) == 0)
         apart = torch.where(zero, 1, apart)  # a vector without direction has cosine 0 with all
         offset, columns = torch.where(x == 0, 1, x), torch.where(w == 0, 0, 1 / w)
         by = 1 / offset
@@ -288,8 +292,7 @@ def squared(points, acc):
 
 def _squared(points, x, w, _):
     if points.kind == "cosine":
-        unit = lambda a: a / torch.where(a == 0, 1, a.square().sum(1, keepdim=True)).sqrt()  # noqa: E731
-        return (1 - unit(x) @ unit(w).mT).clamp(min=0).square()
+        return (1 - _unit(x) @ _unit(w).mT).clamp(min=0).square()
     d = (x.square().sum(1)[:, None] + w.square().sum(1) - 2 * (x @ w.mT)).clamp(min=0)
     return d if points.kind == "euclidean" else d.square()
 

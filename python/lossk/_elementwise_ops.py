@@ -2,7 +2,7 @@
 
 import torch
 
-from ._head_ops import acc_dtype, no_double_backward, only_wanted, wants_fp32_grad
+from ._head_ops import acc_dtype, backward_grads, no_double_backward, only_wanted, wants_fp32_grad
 from ._library import explain_missing_cuda
 
 explain_missing_cuda("elementwise_stats", "elementwise_backward")
@@ -20,13 +20,10 @@ def _(input, *args):
 
 @torch.library.register_fake("lossk::elementwise_backward")
 def _(input, linear_weight, *args):
-    needs_grad, weight_grad_fp32 = args[-2:]
-    acc = acc_dtype(input)
-    shapes = (input.shape, linear_weight.shape, input.shape[:1], linear_weight.shape[:1])
-    dtypes = (input.dtype, acc if weight_grad_fp32 else linear_weight.dtype, acc, acc)
-    return tuple(
-        input.new_empty(shape if need else (0,), dtype=dtype) for need, shape, dtype in zip(needs_grad, shapes, dtypes)
-    )
+    (by_input, by_weight, by_row, by_column), weight_grad_fp32 = args[-2:]
+    # One number for each row or column, as a head's scale and bias.
+    grads = backward_grads(input, linear_weight, (by_input, by_weight, by_column, by_row), weight_grad_fp32)
+    return *grads[:2], grads[3], grads[2]
 
 
 def _context(ctx, inputs, output):

@@ -2,10 +2,11 @@
 
 import torch
 
-from . import _elementwise_ops, _live  # noqa: F401  # the latter's ops too
+from . import _elementwise_ops, _live  # noqa: F401  # the former's ops too
 from ._head_ops import (
     acc_dtype,
     backward_grads,
+    blocks_of,
     grads_like,
     no_double_backward,
     only_wanted,
@@ -23,15 +24,11 @@ def _points(needs_grad):
     return [*needs_grad, False, False]
 
 
-def _blocks(rows):
-    return -(-rows // _live.BLOCK)
-
-
 @torch.library.register_fake("lossk::harmonic_stats")
 def _(input, linear_weight, rows, columns, index, active, kind, power, dense, tau, fill):
     n = input.shape[0]
     stats = input.new_empty((4, n), dtype=acc_dtype(input))
-    return stats, input.new_empty((_blocks(n) if tau else 0, linear_weight.shape[0]), dtype=torch.bfloat16)
+    return stats, input.new_empty((blocks_of(n) if tau else 0, linear_weight.shape[0]), dtype=torch.bfloat16)
 
 
 @torch.library.register_fake("lossk::harmonic_backward")
@@ -42,7 +39,7 @@ def _(input, linear_weight, *args):
 @torch.library.register_fake("lossk::harmonic_live_backward")
 def _(input, linear_weight, *args):
     grads = backward_grads(input, linear_weight, _points(args[-2]), args[-1])[:2]
-    return *grads, input.new_empty((4, _blocks(input.shape[0])), dtype=torch.float32)
+    return *grads, input.new_empty((4, blocks_of(input.shape[0])), dtype=torch.float32)
 
 
 @torch.library.register_fake("lossk::harmonic_forward")

@@ -30,11 +30,11 @@ def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, mar
     n, k = input.shape[0], 0 if index is None else index.shape[1]
     new = lambda *shape: input.new_empty(shape, dtype=acc_dtype(input))  # noqa: E731
     argmax = input.new_empty(n if full else 0, dtype=torch.int64)
-    sketch = input.new_empty((_blocks(n) if tau else 0, linear_weight.shape[0]), dtype=torch.bfloat16)
+    sketch = input.new_empty((blocks_of(n) if tau else 0, linear_weight.shape[0]), dtype=torch.bfloat16)
     return new(len(STATS) if full else 3, n), new(n, k), new(n, k), argmax, sketch
 
 
-def _blocks(rows):
+def blocks_of(rows):
     return -(-rows // _live.BLOCK)
 
 
@@ -60,7 +60,7 @@ def _(input, linear_weight, *args):
 @torch.library.register_fake("lossk::linear_live_backward")
 def _(input, linear_weight, *args):
     grads = backward_grads(input, linear_weight, *args[-2:])
-    return *grads, input.new_empty((4, _blocks(input.shape[0])), dtype=torch.float32)
+    return *grads, input.new_empty((4, blocks_of(input.shape[0])), dtype=torch.float32)
 
 
 @torch.library.register_fake("lossk::cce_forward")

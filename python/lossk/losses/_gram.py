@@ -2,6 +2,8 @@
 
 import torch
 
+from .._head_ops import acc_dtype
+
 _CHUNK_ELEMENTS = 1 << 22  # of the weight, widened at a time
 
 
@@ -12,7 +14,7 @@ def moments_of_weight(input, linear_weight, linear_bias=None):
     N D^2 operations where the logits take N V D, and no N x V buffer. Centred first, so that a mean far from 0 costs
     no digits.
     """
-    acc = torch.float64 if input.dtype == torch.float64 else torch.float32
+    acc = acc_dtype(input)
     mean, covariance, with_bias = _WeightMoments.apply(linear_weight, linear_bias, acc)
     x = input.to(acc)
     variance = ((x @ covariance) * x).sum(-1)
@@ -73,7 +75,7 @@ def _chunks(weight, acc):
 
 def sum_of_units(weight):
     """sum_v w_v / |w_v|, [D] in float32 (float64); a zero vector adds nothing."""
-    return _SumOfUnits.apply(weight, torch.float64 if weight.dtype == torch.float64 else torch.float32)
+    return _SumOfUnits.apply(weight, acc_dtype(weight))
 
 
 class _SumOfUnits(torch.autograd.Function):

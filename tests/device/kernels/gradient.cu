@@ -1,7 +1,6 @@
 // cuda/head/gradient against plain loops in double: every gradient of both paths and three types, in parts of the
 // vocabulary.
 #include "device/kernels/gradient_problem.h"
-#include "head/own/params.h"
 
 namespace lossk::test {
 namespace {
@@ -12,20 +11,6 @@ struct Gradients {
 struct Wanted {
   bool input = true, weight = true, scale = true, wide = false;
 };
-
-// The products' gradient of some points less their own terms, into one of two results.
-template <class T>
-void take_off_own(
-    const HeadOnDevice<T>& x, const Buffer<float>& sum, const Buffer<float>& of, const head::Matrix& points, int rows,
-    const int* ids, head::Count count, bool wide, const Buffer<float>& wide_out, const Buffer<T>& narrow_out) {
-  check(
-      head::take_off_own(
-          head::OwnParams{
-              x.h.distance, sum.data(), of.data(), points, rows, x.width(), count, ids,
-              wide ? static_cast<void*>(wide_out.data()) : narrow_out.data(), wide},
-          x.kType, nullptr),
-      "take_off_own");
-}
 
 template <class T>
 Gradients run_gradient(
@@ -119,9 +104,13 @@ Gradients run_gradient(
           "d input");
   }
   const Buffer<float> own_input(size_t(n) * d), own_weight(size_t(v) * d);
+  const auto result = [&](const Buffer<float>& wide_out, const Buffer<T>& narrow_out) {
+    return wanted.wide ? static_cast<void*>(wide_out.data()) : narrow_out.data();
+  };
   if (distance) {
-    take_off_own(x, wide_input, scale, x.input(), n, x.h.ids, x.h.rows_there, wanted.wide, own_input, narrow_input);
-    take_off_own(x, wide_weight, bias, x.weight(0, v), v, nullptr, {}, wanted.wide, own_weight, narrow_weight);
+    void *to_input = result(own_input, narrow_input), *to_weight = result(own_weight, narrow_weight);
+    take_off_own(x, wide_input.data(), scale.data(), x.input(), n, x.h.ids, x.h.rows_there, to_input, wanted.wide);
+    take_off_own(x, wide_weight.data(), bias.data(), x.weight(0, v), v, nullptr, {}, to_weight, wanted.wide);
   }
   synchronize();
   if (distance && wanted.wide) return {own_input.values(), own_weight.values(), bias.values(), scale.values()};
@@ -136,11 +125,7 @@ void check_gradients(const Path& path, const Shape& s, const Options& o, bool fu
   const GradientProblem want(p, full);
   const Gradients got = run_gradient(path, p, want, full, 256, wanted);
   const auto close = [&](const std::vector<float>& is, const std::vector<double>& right, const char* what, double by) {
-    double square = by, absolute = 1e-5;
-    for (const double x : right) square += x * x;
-    // A distance is squared lengths less a product: near a centre it keeps fewer digits.
-    if (o.distance != Distance::none) absolute += 4e-5 * std::sqrt(square / double(std::max<size_t>(1, right.size())));
-    expect_close<T>(is, right, what + (" of " + name_of(s)), by, absolute);
+    expect_gradient<T>(o, is, right, what + (" of " + name_of(s)), by, 1e-5);
   };
   close(of_active(p, got.input), want.input, "d input", want.squares[0]);
   close(got.weight, want.weight, "d weight", want.squares[1]);

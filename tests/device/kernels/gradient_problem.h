@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "device/kernels/head_problem.h"
+#include "head/own/params.h"
 
 namespace lossk::test {
 
@@ -72,14 +73,14 @@ struct GradientProblem {
       }
     }
     if (p.o.distance == Distance::none) return;
-    for (int64_t i = 0; i < n; ++i) take_off_own(p, x.data() + i * d, scale[i], input.data() + i * d, squares[0]);
-    for (int64_t v = 0; v < p.s.v; ++v) take_off_own(p, w.data() + v * d, bias[v], weight.data() + v * d, squares[1]);
+    for (int64_t i = 0; i < n; ++i) subtract_own(p, x.data() + i * d, scale[i], input.data() + i * d, squares[0]);
+    for (int64_t v = 0; v < p.s.v; ++v) subtract_own(p, w.data() + v * d, bias[v], weight.data() + v * d, squares[1]);
   }
 
  private:
   // A point's own term; what cancels adds to `square`.
   template <class T>
-  static void take_off_own(const HeadProblem<T>& p, const float* point, double by, double* grad, double& square) {
+  static void subtract_own(const HeadProblem<T>& p, const float* point, double by, double* grad, double& square) {
     double along = 0, length = 0;
     for (int k = 0; k < p.s.d; ++k) along += grad[k] * point[k], length += double{point[k]} * point[k];
     if (p.o.distance == Distance::cosine) by = length > 0 ? along / length : 0;
@@ -118,6 +119,28 @@ void expect_close(
   expect(
       std::sqrt(error) <= unit * std::sqrt(norm) + absolute * std::sqrt(double(want.size())),  // nan fails
       name + ": off by " + std::to_string(std::sqrt(error / norm)) + " of its norm");
+}
+
+// A distance is squared lengths less a product: near a centre its gradients keep fewer digits.
+template <class T>
+void expect_gradient(
+    const Options& o, const std::vector<float>& got, const std::vector<double>& want, const std::string& name,
+    double squares, double absolute) {
+  double square = squares;
+  for (const double x : want) square += x * x;
+  if (o.distance != Distance::none) absolute += 4e-5 * std::sqrt(square / double(std::max<size_t>(1, want.size())));
+  expect_close<T>(got, want, name, squares, absolute);
+}
+
+// The products' gradient of some points less their own terms.
+template <class T>
+void take_off_own(
+    const HeadOnDevice<T>& x, const float* sum, const float* of, const head::Matrix& points, int rows, const int* ids,
+    head::Count count, void* out, bool wide) {
+  check(
+      head::take_off_own(
+          head::OwnParams{x.h.distance, sum, of, points, rows, x.width(), count, ids, out, wide}, x.kType, nullptr),
+      "take_off_own");
 }
 
 // Rows that are ignored are not written.

@@ -2,7 +2,6 @@
 // each block's mass, the lists bit by bit, the gradients given the sketch.
 #include "device/kernels/gradient_problem.h"
 #include "head/live/params.h"
-#include "head/own/params.h"
 
 namespace lossk::test {
 namespace {
@@ -395,16 +394,9 @@ LiveGradients run_live(
           x.kType, nullptr),
       "finish");
   if (p.o.distance != Distance::none) {
-    const auto own = [&](float* sum, const float* of, const head::Matrix& points, int rows, const int* row_ids,
-                         head::Count there, void* to, bool to_wide) {
-      check(
-          head::take_off_own(
-              head::OwnParams{x.h.distance, sum, of, points, rows, d, there, row_ids, to, to_wide}, x.kType, nullptr),
-          "take_off_own");
-    };
-    own(input_sum.data(), t.sums.by_scale, x.input(), n, x.h.ids, x.h.rows_there, grad_input.data(), false);
+    take_off_own(x, input_sum.data(), t.sums.by_scale, x.input(), n, x.h.ids, x.h.rows_there, grad_input.data(), false);
     void* to = wide ? static_cast<void*>(weight_sum.data()) : narrow_weight.data();
-    own(weight_sum.data(), bias.data(), x.weight(0, v), v, nullptr, {}, to, wide);
+    take_off_own(x, weight_sum.data(), bias.data(), x.weight(0, v), v, nullptr, {}, to, wide);
   }
   const Buffer<float> live(std::vector<float>(size_t(4) * blocks, 0));
   check(head::report(head::ReportParams{t, dead(1), v, live.data()}, nullptr), "report");
@@ -447,10 +439,7 @@ void check_live(const Path& path, const Shape& s, const Options& o, bool full, b
   // Logits are in the tens: rounded, they move every p by a few 1e-6. What cancels are the squares of the exact
   // gradient.
   const auto close = [&](const std::vector<float>& is, const std::vector<double>& right, const char* name, double by) {
-    double square = by, absolute = 5e-4;
-    for (const double x : right) square += x * x;
-    if (o.distance != Distance::none) absolute += 4e-5 * std::sqrt(square / double(std::max<size_t>(1, right.size())));
-    expect_close<T>(is, right, name + (" of " + name_of(s)), by, absolute);
+    expect_gradient<T>(o, is, right, name + (" of " + name_of(s)), by, 5e-4);
   };
   close(of_active(p, got.input), want.input, "d input", drawn.squares[0]);
   close(got.weight, want.weight, "d weight", drawn.squares[1]);
