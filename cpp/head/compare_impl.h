@@ -14,10 +14,11 @@ struct CompareRowsOf {
   using E = EpilogueOf<Isa, T>;
   static constexpr int64_t W = S::width;
 
-  // Logits of both, -inf beyond the columns; u is the row's number where there is no second head.
-  static void logits(const Compared<T>& x, T* z, T* u) {
-    E::logits(*x.z, x.z_raw, x.z_scale, z);
-    if (x.u) E::logits(*x.u, x.u_raw, x.u_scale, u);
+  // Logits of both, -inf beyond the columns, and softcap's slopes where asked; u is the row's number where there is no
+  // second head.
+  static void logits(const Compared<T>& x, T* z, T* u, T* z_slope = nullptr, T* u_slope = nullptr) {
+    E::logits(*x.z, x.z_raw, x.z_scale, z, z_slope);
+    if (x.u) E::logits(*x.u, x.u_raw, x.u_scale, u, u_slope);
     else
       for (int64_t v = 0; v < kSegment; v += W) S::store(u + v, S::fill(x.number));
   }
@@ -83,8 +84,8 @@ struct CompareRowsOf {
   }
 
   static T grad(Compare kind, T beta, const Compared<T>& x, const CompareCoef<T>& c, bool by_u, T* g) {
-    alignas(64) T z[kSegment], u[kSegment];
-    logits(x, z, u);
+    alignas(64) T z[kSegment], u[kSegment], curve[kSegment];
+    logits(x, z, u, by_u ? nullptr : curve, by_u ? curve : nullptr);
     with_kind(kind, [&]<Compare k>() {
       for (int64_t v = 0; v < kSegment; v += W) {
         const V zv = S::load(z + v), uv = S::load(u + v);
@@ -107,11 +108,7 @@ struct CompareRowsOf {
     keep_only_columns(x, g);
     const Segment<T>& own = by_u ? *x.u : *x.z;
     const T *raw = by_u ? x.u_raw : x.z_raw, scale = by_u ? x.u_scale : x.z_scale;
-    if (own.softcap > 0) {
-      alignas(64) T slope[kSegment];
-      E::slopes(own, raw, scale, -1, by_u ? u : z, slope);
-      E::times(slope, g);
-    }
+    if (own.softcap > 0) E::times(curve, g);
     const T by_scale = own.row_sums ? E::by_scale(own, raw, g) : 0;
     E::times_scale(own, scale, g);
     return by_scale;

@@ -21,42 +21,39 @@ struct EpilogueOf {
     for (int64_t v = 0; v < kSegment; v += W) S::store(y + v, S::load(y + v) + a * S::load(x + v));
   }
 
-  // Softcapped logits, or a distance's, -inf beyond count so that they weigh nothing.
-  static void logits(const Segment<T>& seg, const T* raw, const RowTerms<T>& row, T* z) {
+  // Softcapped logits, or a distance's, -inf beyond count so that they weigh nothing. Where slope is not null: dz by
+  // what the curve is of, softcap's argument or -h; 0 beyond count.
+  static void logits(const Segment<T>& seg, const T* raw, const RowTerms<T>& row, T* z, T* slope) {
     for (int64_t v = 0; v < seg.count; v += W) {
       V x = S::load(raw + v);
       if (seg.distance != Distance::none) {
         const V t = H::distance(seg.distance, row.scale, row.offset, S::load(seg.bias + v), x);
         S::store(z + v, H::logit(seg.distance, seg.power, t, row.eps));
+        if (slope != nullptr) S::store(slope + v, H::slope(seg.distance, seg.power, row.scale, t, row.eps));
         continue;
       }
       if (seg.has_bias) x += S::load(seg.bias + v);
       x *= row.scale;
-      if (seg.softcap > 0) x = seg.softcap * S::tanh(x / seg.softcap);
+      if (seg.softcap > 0) {
+        const V t = S::tanh(x / seg.softcap);
+        x = seg.softcap * t;
+        if (slope != nullptr) S::store(slope + v, 1 - t * t);
+      }
       S::store(z + v, x);
     }
     for (int64_t v = seg.count; v < kSegment; ++v) z[v] = -INFINITY;
+    for (int64_t v = seg.count; slope != nullptr && v < kSegment; ++v) slope[v] = 0;
+  }
+  static void logits(const Segment<T>& seg, const T* raw, const RowTerms<T>& row, T* z) {
+    logits(seg, raw, row, z, nullptr);
   }
 
-  // What the row's first pick is, in place of z, for statistics.
+  // What the row's first pick has, in place of z and slope.
   static T first_pick(const Segment<T>& seg, T z) { return seg.distance == Distance::none ? z - seg.margin : 0; }
 
-  // Of curved logits z (before the margin): dz by what the curve is of, softcap's argument or -h. `target`: the row's
-  // first pick, or -1.
-  static void slopes(
-      const Segment<T>& seg, const T* raw, const RowTerms<T>& row, int64_t target, const T* z, T* slope) {
-    for (int64_t v = 0; v < seg.count; v += W) {
-      if (seg.distance == Distance::none) {
-        const V t = S::load(z + v) / seg.softcap;
-        S::store(slope + v, 1 - t * t);
-      } else {
-        const V t = H::distance(seg.distance, row.scale, row.offset, S::load(seg.bias + v), S::load(raw + v));
-        S::store(slope + v, H::slope(seg.distance, seg.power, row.scale, t, row.eps));
-      }
-    }
-    if (seg.distance != Distance::none && target >= 0)
-      slope[target] = H::slope(seg.distance, seg.power, row.scale, S::fill(row.target), row.eps)[0];
-    for (int64_t v = seg.count; v < kSegment; ++v) slope[v] = 0;
+  static T first_slope(const Segment<T>& seg, const RowTerms<T>& row, T slope) {
+    if (seg.distance == Distance::none) return slope;
+    return H::slope(seg.distance, seg.power, row.scale, S::fill(row.target), row.eps)[0];
   }
 
   // The row's k-th pick as a column of this segment, or -1.
@@ -75,12 +72,14 @@ struct EpilogueOf {
   static void stats(
       const Segment<T>& seg, const T* raw, const RowTerms<T>& row, const int64_t* index, T* logits_out,
       RowState<T>& state, T* weights) {
-    alignas(64) T z[kSegment];
-    logits(seg, raw, row, z);
+    alignas(64) T z[kSegment], slope[kSegment];
+    const bool sloped = !full && weights != nullptr && seg.curved();
+    logits(seg, raw, row, z, sloped ? slope : nullptr);
     for (int64_t k = 0; k < seg.picks; ++k) {
       const int64_t v = column(seg, index, k);
       if (v < 0) continue;
       if (k == 0) z[v] = first_pick(seg, z[v]);
+      if (k == 0 && sloped) slope[v] = first_slope(seg, row, slope[v]);
       logits_out[k] = z[v];
     }
     state = RowState<T>();
@@ -118,12 +117,7 @@ struct EpilogueOf {
       }
     }
     state.sum = S::sum(sum);
-    if (!full && weights != nullptr && seg.curved()) {
-      alignas(64) T slope[kSegment];
-      const int64_t target = seg.picks > 0 ? column(seg, index, 0) : -1;
-      // The margin comes off after the softcap: its derivative is taken where the target was before.
-      if (target >= 0) z[target] += seg.margin;
-      slopes(seg, raw, row, target, z, slope);
+    if (sloped) {
       V sum_slope{};
       for (int64_t v = 0; v < kSegment; v += W) {
         const V w = S::load(weights + v);
@@ -142,10 +136,11 @@ struct EpilogueOf {
   static GradSums<T> grad(
       const Segment<T>& seg, const T* raw, const RowTerms<T>& row, const int64_t* index, const RowCoef<T>& c, T* g) {
     alignas(64) T z[kSegment], slope[kSegment];
-    logits(seg, raw, row, z);
-    const int64_t target = seg.picks > 0 ? column(seg, index, 0) : -1;
-    if (seg.curved()) slopes(seg, raw, row, target, z, slope);
-    if (target >= 0) z[target] = first_pick(seg, z[target]);
+    logits(seg, raw, row, z, seg.curved() ? slope : nullptr);
+    if (const int64_t v = seg.picks > 0 ? column(seg, index, 0) : -1; v >= 0) {
+      z[v] = first_pick(seg, z[v]);
+      if (seg.curved()) slope[v] = first_slope(seg, row, slope[v]);
+    }
     for (int64_t v = 0; v < kSegment; v += W) {
       const V logp = S::load(z + v) - c.lse - c.lse_low, p = S::exp(logp);
       if constexpr (full) {

@@ -10,6 +10,7 @@ from .reference import elementwise
 
 BY_PRODUCT = ("euclidean", "hamming", "cosine")  # kinds of cpp/head/distance.h
 _CHUNK_ELEMENTS = 1 << 22  # of a matrix, widened at a time
+_CACHED_ELEMENTS = 1 << 17  # the same on a CPU, where what the cache holds costs no new pages
 
 
 class Points(NamedTuple):
@@ -28,12 +29,12 @@ class Points(NamedTuple):
         return self.kind in BY_PRODUCT
 
 
-def _rows_at_a_time(x):
+def _rows_at_a_time(x, elements=_CHUNK_ELEMENTS):
     """Slices of a few rows that are widened together; all at once while a graph is traced, which fuses what follows."""
     if torch.compiler.is_compiling():
         yield slice(None)
         return
-    step = max(_CHUNK_ELEMENTS // max(x.shape[1], 1), 1)
+    step = max(elements // max(x.shape[1], 1), 1)
     for first in range(0, max(x.shape[0], 1), step):
         yield slice(first, first + step)
 
@@ -41,7 +42,8 @@ def _rows_at_a_time(x):
 def _each_row(function, *matrices):
     """function of a few rows of each, widened -> [rows]: [N]. Contiguous, so that sums have one order."""
     widened = lambda x, at: x[at].to(acc_dtype(x)).contiguous()  # noqa: E731
-    return torch.cat([function(*(widened(x, at) for x in matrices)) for at in _rows_at_a_time(matrices[0])])
+    elements = _CACHED_ELEMENTS if matrices[0].device.type == "cpu" else _CHUNK_ELEMENTS
+    return torch.cat([function(*(widened(x, at) for x in matrices)) for at in _rows_at_a_time(matrices[0], elements)])
 
 
 def _squared_norms(x):
