@@ -81,6 +81,7 @@ BY_PRODUCT: dict[str, Callable[[Problem], Tensor]] = {
     "lossk cosine, per token": lambda p: _lossk(p, distance="cosine", reduction="none").mean(),
     f"{CROSS_ENTROPY}, τ = 2^-8": functools.partial(_cross_entropy, tau=2.0**-8),
     "lossk euclidean, τ = 2^-8": functools.partial(_lossk, tau=2.0**-8),
+    "lossk cosine, τ = 2^-8": functools.partial(_lossk, distance="cosine", tau=2.0**-8),
     "torch.cdist": functools.partial(_cdist, order=2.0),
     "as published": _published,
 }

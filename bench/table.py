@@ -1,7 +1,8 @@
 """Writes the committed results into README.md: `python -m bench.table`, or `--check` to see that they are there.
 
 Every results/<device>/<family>.json with pytest-benchmark's cases becomes tables between the lines
-`<!-- bench:<family>:begin -->` and `<!-- bench:<family>:end -->`.
+`<!-- bench:<family>:begin -->` and `<!-- bench:<family>:end -->`; those of families that ran on a GPU, rows of the same
+keys, all go between those of `gpu`.
 """
 
 import argparse
@@ -53,19 +54,23 @@ def mode_table(cases: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def on_machine(machine: dict) -> str:
+    kernels = machine["kernels"]
+    kernels = kernels if isinstance(kernels, str) else json.dumps(kernels).replace('"', "").strip("{}[]")
+    versions = f"torch {machine['torch']}, lossk {machine['lossk']}"
+    return f"{machine['cpu']}, {machine['threads']} threads ({kernels}), {versions}"
+
+
 def caption(machine: dict, cases: list[dict]) -> str:
     """Where and on what was measured, and how to read the tables."""
     first = cases[0]
     shape, work = first["shape"], first["work"]
-    kernels = machine["kernels"]
-    kernels = kernels if isinstance(kernels, str) else json.dumps(kernels).replace('"', "").strip("{}[]")
     dtypes = dict.fromkeys(c["dtype"] for c in cases)
     matmul = {d: statistics.median(c["matmul_ms"] for c in cases if c["dtype"] == d) for d in dtypes}
     grads = {c["dtype"]: c["grads_mib"] for c in cases if c["grads_mib"]}
     inputs = {c["inputs"]: c["loss_nats"] for c in cases}
     return (
-        f"{machine['cpu']}, {machine['threads']} threads ({kernels}), torch {machine['torch']}, "
-        f"lossk {machine['lossk']}; N={shape['n']} D={shape['d']} V={shape['v']}. "
+        f"{on_machine(machine)}; N={shape['n']} D={shape['d']} V={shape['v']}. "
         "Times are in units of one torch `input @ weight.T` of the same interleaved rounds ("
         + ", ".join(f"{d} {_seconds(ms)}" for d, ms in matmul.items())
         + "); multiplying alone takes 1 forward and 3 with both gradients. MiB is peak memory beside the inputs, "
@@ -90,12 +95,59 @@ def live_facts(cases: list[dict]) -> list[str]:
     return ["- " + "\n- ".join(lines)] if lines else []
 
 
+COLUMNS = {  # of a family that is one group of contenders: what an entry may have, and what the table calls it
+    "ms": "time",
+    "matmul_times": "matmul times",
+    "goal_matmul_times": "goal",
+    "over_cross_entropy": "over cross-entropy",
+    "peak_mib": "MiB",
+}
+
+
+def group_table(case: dict) -> str:
+    """One group of interleaved contenders, a row each, and below it what else was found."""
+    entries = case["providers"]
+    keys = [key for key in COLUMNS if any(key in entry for entry in entries.values())]
+
+    def cell(entry: dict, key: str) -> str:
+        if key not in entry:
+            return ""
+        value = entry[key]
+        return {"ms": _seconds, "peak_mib": "{:.0f}".format}.get(key, "{:.2f}".format)(value)
+
+    shape = case["shape"]
+    lines = [_row([f"N={shape['n']} D={shape['d']} V={shape['v']}, {case['dtype']}", *(COLUMNS[key] for key in keys)])]
+    lines.append(_row(["---"] + ["--:"] * len(keys)))
+    for name, entry in entries.items():
+        shown = f"**{name}**" if name.startswith("lossk") else name
+        lines.append(_row([shown, *(cell(entry, key) for key in keys)]))
+    known = {key: value for key, value in case.items() if isinstance(value, (int, float))}
+    facts = [f"- {key.replace('_', ' ')}: {value:,}" for key, value in known.items()]
+    return "\n".join(lines) + ("\n\n" + "\n".join(facts) if facts else "")
+
+
+def gpu_section(path: Path) -> str:
+    """The rows of one family, a column for each of their keys."""
+    result = json.loads(path.read_text())
+    machine, rows = result["machine"], result["rows"]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [
+        f"`{result['family']}`: {machine['gpu']}, driver {machine['driver']}, CUDA {machine['cuda']}, "
+        f"torch {machine['torch']}, {machine['date']}, {machine['commit'][:10]}.\n",
+        _row([key.replace("_", " ") for key in keys]),
+        _row(["---" if isinstance(rows[0].get(key, 0), str) else "--:" for key in keys]),
+    ]
+    return "\n".join(lines + [_row([str(row.get(key, "")) for key in keys]) for row in rows])
+
+
 def section(path: Path) -> str:
     """All tables of one result file."""
     result = json.loads(path.read_text())
     cases = [b["extra_info"] for b in result["benchmarks"]]
     if not cases:
         raise SystemExit(f"{path}: no cases; did the measurement fail?")
+    if "mode" not in cases[0]:
+        return "\n\n".join([on_machine(result["machine_info"]) + ".", *(group_table(case) for case in cases)])
     parts = [caption(result["machine_info"], cases)]
     parts += [mode_table([c for c in cases if c["mode"] == m]) for m in dict.fromkeys(c["mode"] for c in cases)]
     parts += live_facts(cases)
@@ -122,8 +174,11 @@ def main(argv: list[str] | None = None) -> int:
 
     sections: dict[str, list[str]] = {}
     for path in sorted(args.results.glob("*/*.json")):
-        if "benchmarks" in json.loads(path.read_text()):
+        result = json.loads(path.read_text())
+        if "benchmarks" in result:
             sections.setdefault(path.stem, []).append(section(path))
+        elif "rows" in result:
+            sections.setdefault("gpu", []).append(gpu_section(path))
     if not sections:
         raise SystemExit(f"no results under {args.results}")
     old = new = args.readme.read_text()

@@ -137,6 +137,40 @@ def test_table_fills_the_readme_and_knows_when_it_is_behind(tmp_path, capsys):
     assert table.main([*args, "--check"]) == 1
 
 
+def test_table_of_one_group_and_of_a_gpu(tmp_path):
+    entries = {
+        "lossk cosine": {"ms": 1200.0, "over_cross_entropy": 1.05, "peak_mib": 150.4},
+        "torch.cdist": {"ms": 90.0, "peak_mib": 1300.0},
+    }
+    case = {"family": "harmonic", "dtype": "fp32", "shape": SHAPES["cpu-short"]._asdict(), "share": 0.6}
+    machine = {"cpu": "Test CPU", "threads": 2, "kernels": "avx2", "torch": "2.13", "lossk": "0"}
+    gpu = {"gpu": "GPU", "driver": "1.2", "cuda": "13.0", "torch": "2.11", "date": "today", "commit": "a" * 40}
+    results = {
+        "cpu/harmonic": {"machine_info": machine, "benchmarks": [{"extra_info": case | {"providers": entries}}]},
+        "h200/head": {
+            "family": "head",
+            "machine": gpu,
+            "rows": [{"name": "matmul", "ms": 1.5}, {"name": "forward", "ms": 1.6, "times_matmul": 1.07}],
+        },
+    }
+    for name, result in results.items():
+        path = tmp_path / "results" / f"{name}.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(result))
+    readme = tmp_path / "README.md"
+    readme.write_text("".join(f"<!-- bench:{f}:begin -->\n<!-- bench:{f}:end -->\n" for f in ("harmonic", "gpu")))
+    assert table.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    text = readme.read_text()
+    assert "| N=1024 D=512 V=16384, fp32 | time | over cross-entropy | MiB |" in text
+    assert "| **lossk cosine** | 1.20 s | 1.05 | 150 |\n| torch.cdist | 90 ms |  | 1300 |\n\n- share: 0.6" in text
+    assert "`head`: GPU, driver 1.2, CUDA 13.0, torch 2.11, today, aaaaaaaaaa." in text
+    assert "| name | ms | times matmul |\n| --- | --: | --: |\n| matmul | 1.5 |  |\n| forward | 1.6 | 1.07 |" in text
+
+
+def test_the_readme_has_the_committed_results():
+    assert table.main(["--check"]) == 0
+
+
 QUIET = {
     "forward / matmul": 1.0,
     "mean / matmul": 3.1,
