@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find cpp cuda tests/device -type f -regex ".*\.\(h\|cpp\|cuh\|cu\)" 2>/dev/null)
 SOURCES := pyproject.toml CMakeLists.txt $(CPP)
 
-.PHONY: demo live-columns harmonic test test-slow bench bench-check emulator emulator-check mutants emulator-test cuda-check gpu-check gpu-bench format lint clean
+.PHONY: demo live-columns harmonic test test-slow bench bench-check emulator emulator-check mutants emulator-test cuda-check gpu-check gpu-bench gpu-peers format lint clean
 
 demo: $(VENV)/installed  ## train a small language model with torch's head and with lossk's, side by side
 	$(BIN)/lossk demo
@@ -66,8 +66,12 @@ TORCH_PYTHON := $(shell $(PYTHON) -c "import importlib.util as u; print('$(PYTHO
 gpu-check: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: everything, or PART=device, package, memory or races
 	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu check $(if $(PART),--part $(PART))
 
+# Families in ONLY, or all; with MINUTES, long ones begin nothing after so many, and go on in the next run.
 gpu-bench: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: the benches of bench/gpu, into bench/results
-	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu bench
+	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu bench $(ONLY:%=--only %) $(if $(MINUTES),--minutes $(MINUTES))
+
+gpu-peers: $(VENV)/python  ## the peers' wheels into build/peers, for a machine with a GPU and no network
+	$(BIN)/python -m bench.gpu peers
 
 lint: $(VENV)/linters
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -38,8 +38,8 @@ def finished(tmp_path_factory):
     """One whole run with a quarter of the batch: its output and the folder it wrote."""
     out = tmp_path_factory.mktemp("demo") / "new" / "folder"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_model, "BATCH", 2)
-        result = run("--seconds", 2, "--vocab", 700, "--text-mb", 0.6, "--out", out, "--seed", 3)
+        patch.setitem(demo_model.SIZES, "small", demo_model.SMALL._replace(batch=2))
+        result = run("--seconds", 5, "--vocab", 700, "--text-mb", 0.6, "--out", out, "--seed", 3)
     assert result.exit_code == 0, result.output
     return words(result.output), out
 
@@ -47,8 +47,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     """Steps of 64 tokens, where a test is about the flow and not the figures."""
-    monkeypatch.setattr(demo_model, "BATCH", 2)
-    monkeypatch.setattr(demo_model, "CONTEXT", 32)
+    monkeypatch.setitem(demo_model.SIZES, "small", demo_model.SMALL._replace(batch=2, context=32))
 
 
 def test_whole_run_reports_both_heads(finished):
@@ -75,6 +74,18 @@ def test_picture_is_a_png_of_some_size(finished):
     header = (finished[1] / "demo.png").read_bytes()[:24]
     width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
     assert header.startswith(b"\x89PNG\r\n\x1a\n") and width > 1000 and height > 600
+
+
+def test_the_larger_model(monkeypatch, tmp_path):
+    large = demo_model.SIZES["100m"]
+    with torch.device("meta"):
+        blocks = demo_model.SmallLM(2, large).blocks
+    assert sum(p.numel() for p in blocks.parameters()) == pytest.approx(85e6, rel=0.01)
+    monkeypatch.setitem(demo_model.SIZES, "100m", large._replace(layers=1, batch=1, context=32))
+    result = run("--seconds", 0.1, "--vocab", 300, "--text-mb", 0.3, "--model", "100m", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "demo.json").read_text())
+    assert figures["tokens_per_step"] == 32 and figures["parameters"] > 12 * 768**2
 
 
 def test_says_when_the_text_yields_fewer_entries(small, tmp_path):

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import problems
 from bench.gpu import __main__ as gpu
-from bench.gpu import check, record
-from bench.gpu.families import FAMILIES, ROUNDS, Clock
+from bench.gpu import check, cross_entropy, harmonic, peers, record
+from bench.gpu.families import DRY_HEAD, FAMILIES, ROUNDS, Clock
 from bench.gpu.steps import Step, log_file, run_steps, summary
 
 
@@ -72,6 +73,9 @@ def test_plans():
     assert "-Ccmake.define.LOSSK_SM=90" in hopper[3].commands[0]
     assert "-Ccmake.define.LOSSK_SM=80" in ampere[3].commands[0]
     assert check.architecture((10, 0)) == "100"
+    lists = check.build_package("90a", 128).commands[0]
+    assert "-Ccmake.define.CMAKE_CUDA_FLAGS=-DLOSSK_LIST_ROWS=128" in lists and f"{check.SITE}-128" in lists
+    assert str(check.SITE) not in lists
     for part in check.PARTS:
         assert 0 < sum(step.limit for step in check.select(hopper, None, part)) <= 600
     assert [step.name for step in check.select(hopper, ["conformance"])] == ["conformance"]
@@ -94,7 +98,7 @@ def test_without_a_gpu_the_check_says_what_was_not_run(monkeypatch, tmp_path, ca
     monkeypatch.setattr(check, "FOLDER", tmp_path)
     monkeypatch.setenv("PATH", os.environ["PATH"])
     assert gpu.main(["check"]) == 0
-    assert capsys.readouterr().out.endswith("no CUDA device: 10 steps not run\n")
+    assert capsys.readouterr().out.endswith("no CUDA device: 12 steps not run\n")
     assert gpu.main(["check", "--only", "nothing of this name"]) == 1
     steps.append(Step("collect tests", [python("exit(1)")], 30))
     assert gpu.main(["check"]) == 1
@@ -126,8 +130,75 @@ def test_without_a_gpu_the_benches_run_dry_and_write_no_results(monkeypatch, tmp
     assert result["machine"]["commit"] == "abc"
     assert [row["name"] for row in result["rows"]] == ["matmul bf16", "copy"]
     assert all(row["ms"] > 0 for row in result["rows"])
+    written = {path.stem for path in (tmp_path / "dry").glob("*.json")}
+    assert written == FAMILIES.keys() | {"training-curves"} and (tmp_path / "dry" / "training.png").exists()
+    for name in FAMILIES:
+        rows = json.loads((tmp_path / "dry" / f"{name}.json").read_text())["rows"]
+        assert rows and all("name" in row and "failed" not in row for row in rows)
     with pytest.raises(SystemExit, match="no family nothing"):
         gpu.main(["bench", "--only", "nothing"])
+
+
+def test_a_long_family_goes_on_where_it_ended(monkeypatch, tmp_path, capsys):
+    made = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "DRY_RESULTS", tmp_path)
+    monkeypatch.setattr(
+        cross_entropy,
+        "case_rows",
+        lambda clock, name, shape, inputs: made.append(inputs) or [{"shape": name, "inputs": inputs}],
+    )
+    bench = lambda *more: gpu.main(["bench", "--only", "cross_entropy_2048", "--commit", "abc", *more])  # noqa: E731
+    assert bench("--minutes", "0.1") == 0 and made == []  # a case takes longer
+    monkeypatch.setattr(cross_entropy, "CASE_SECONDS", -60)
+    monkeypatch.setattr(problems, "INPUTS", {"peaked": None})
+    assert bench() == 0 and made == ["peaked"]
+    monkeypatch.setattr(problems, "INPUTS", {"peaked": None, "random": None})
+    assert bench() == 0 and made == ["peaked", "random"]
+    rows = json.loads((tmp_path / "cross_entropy_2048.json").read_text())["rows"]
+    assert [row["inputs"] for row in rows] == ["peaked", "random"]
+    assert gpu.main(["bench", "--only", "cross_entropy_2048", "--commit", "another"]) == 0 and len(made) == 4
+    assert gpu.main(["bench", "--only", "ceilings", "--minutes", "-1"]) == 1
+    assert "ceilings: not begun" in capsys.readouterr().out
+
+
+def test_a_peer_that_fails_is_a_row_and_lossk_failing_an_error(monkeypatch):
+    def broken(p):
+        raise ImportError("no peer of that name")
+
+    def wrong(p):
+        return cross_entropy._lossk(p) + 1
+
+    monkeypatch.setattr(cross_entropy, "DRY_PEERS", ("broken", "wrong"))
+    monkeypatch.setattr(cross_entropy, "PEERS", {"broken": broken, "wrong": wrong})
+    shape = DRY_HEAD._replace(n=33)
+    rows = {row["name"]: row for row in cross_entropy.case_rows(Clock("cpu"), "dry", shape, "peaked")}
+    assert rows["broken"]["failed"] == "ImportError: no peer of that name" and "ms" not in rows["broken"]
+    assert "where torch's is" in rows["wrong"]["failed"] and "wrong, forward" not in rows
+    assert rows["lossk, mean"]["ms"] > 0 and rows["lossk, mean"]["weight_grad_error"] < 0.01
+    monkeypatch.setitem(cross_entropy.OURS, "lossk, mean", broken)
+    with pytest.raises(ImportError):
+        cross_entropy.case_rows(Clock("cpu"), "dry", shape, "peaked")
+
+
+def test_wheels_are_cut_and_joined(tmp_path):
+    whole, contents = tmp_path / "wheels" / "whole", {"a.whl": b"a" * 10, "b.whl": bytes(range(100)), "c.whl": b"c"}
+    whole.mkdir(parents=True)
+    for name, content in contents.items():
+        (whole / name).write_bytes(content)
+    folders = peers.divide(whole, tmp_path / "wheels", part=48)
+    assert not whole.exists() and len(folders) > 2
+    assert all(sum(path.stat().st_size for path in folder.iterdir()) <= 48 for folder in folders)
+    made = peers.join(tmp_path / "wheels", tmp_path / "joined")
+    assert {path.name: path.read_bytes() for path in made} == contents
+
+
+def test_what_a_harmonic_head_is_compared_with():
+    base = harmonic.base_of
+    assert base("lossk cosine, τ = 2^-8 wgmma") == "lossk cross-entropy, τ = 2^-8 wgmma"
+    assert base("lossk euclidean mma_sync") == "lossk cross-entropy mma_sync"
+    assert base("lossk cross-entropy, per token wgmma") == base("torch.cdist") == ""
 
 
 def test_a_family_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, capsys):

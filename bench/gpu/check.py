@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "gpu"
 DEVICE_TESTS, PACKAGE, SITE = FOLDER / "device", FOLDER / "package", FOLDER / "site"
 PROGRAMS = ("conformance", "kernels")
-SANITIZERS = ("memcheck", "racecheck", "synccheck")
+SANITIZERS = ("memcheck", "initcheck", "racecheck", "synccheck")
+WORKERS = 8  # of pytest, where it knows of them: most of a test's time is Python's
 NO_DEVICE = "no CUDA device"
 BUILD_TESTS, BUILD_PACKAGE = "build device tests", "build package"
 PARTS = ("device", "package", "memory", "races")
@@ -38,25 +39,30 @@ def build_tests(arch: str) -> Step:
     return Step(BUILD_TESTS, [configure, ["cmake", "--build", folder]], 300, "device")
 
 
-def build_package(arch: str) -> Step:
-    """Into SITE, against the torch that runs this."""
+def build_package(arch: str, list_rows: int | None = None) -> Step:
+    """Into SITE, against the torch that runs this; or, with lists of live columns for so many rows, beside it."""
+    suffix = f"-{list_rows}" if list_rows else ""
     install = [sys.executable, "-m", "pip", "install", "--verbose", "--no-build-isolation", "--no-deps", "--no-index"]
-    install += ["--no-compile", "--upgrade", "--target", str(SITE), f"-Cbuild-dir={PACKAGE}"]
+    install += ["--no-compile", "--upgrade", "--target", f"{SITE}{suffix}", f"-Cbuild-dir={PACKAGE}{suffix}"]
+    if list_rows:
+        install += [f"-Ccmake.define.CMAKE_{of}_FLAGS=-DLOSSK_LIST_ROWS={list_rows}" for of in ("CUDA", "CXX")]
     install += ["-Ccmake.define.LOSSK_CUDA=ON", f"-Ccmake.define.LOSSK_SM={arch.rstrip('a')}", "."]
-    return Step(BUILD_PACKAGE, [install], 200, "package")
+    return Step(f"{BUILD_PACKAGE}{suffix}", [install], 200, "package")
 
 
 def pytest(device: str, *arguments: str) -> list[str]:
     command = [sys.executable, "-m", "pytest", "-m", "not slow", f"--device={device}", "-q", *arguments]
     if importlib.util.find_spec("torch_abi_audit") is None:  # a GPU does not change the ABI: audited elsewhere
         command.append("--ignore=tests/test_build.py")
+    if importlib.util.find_spec("xdist") is not None:
+        command += ["-n", str(WORKERS)]
     return command
 
 
 def sanitize(tool: str, program: str, *arguments: str) -> Step:
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", str(DEVICE_TESTS / program), *arguments]
     seeds = {"LOSSK_SEEDS": "1"}  # each kernel takes tens of times as long
-    part = "memory" if tool == "memcheck" else "races"
+    part = "memory" if tool in ("memcheck", "initcheck") else "races"
     return Step(f"{tool} {program}", [command], 140, part, " 0 failed", BUILD_TESTS, seeds)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from bench.gpu.families import DRY_HEAD, Clock, Row, by_path, family, paths, timed
 from bench.shapes import SHAPES
@@ -21,9 +22,23 @@ def liger_jsd() -> Callable | None:
     return LigerFusedLinearJSDFunction.apply
 
 
+def torch_logp(input: Tensor, weight: Tensor, target: Tensor, rows: int = 2048) -> tuple[Tensor, Tensor]:
+    """Gradients of log-probabilities with an entropy bonus, as training code has them in torch: in chunks of rows."""
+    dx, dw = [], torch.zeros_like(weight, dtype=torch.float32)
+    for x, y in zip(input.detach().split(rows), target.split(rows), strict=True):
+        leaves = x.requires_grad_(), weight.detach().requires_grad_()
+        logp = (leaves[0] @ leaves[1].T).float().log_softmax(-1)
+        entropy = -(logp.exp() * logp).sum(-1)
+        loss = (logp.gather(1, y[:, None])[:, 0] + 1e-3 * entropy).sum()
+        found = torch.autograd.grad(loss, leaves)
+        dx.append(found[0])
+        dw += found[1]
+    return torch.cat(dx), dw.to(weight.dtype)
+
+
 @family
 def distillation(clock: Clock) -> list[Row]:
-    """linear_divergence and linear_logp, forward and backward, in matmul times; Liger's JSD where it is installed."""
+    """linear_divergence and linear_logp, forward and backward, in matmul times, beside torch's and Liger's."""
     import lossk
 
     name, shape = ("dry", DRY_HEAD) if clock.dry else ("qwen3.5-35b-a3b", SHAPES["qwen3.5-35b-a3b"])
@@ -51,6 +66,9 @@ def distillation(clock: Clock) -> list[Row]:
         runs[f"linear_cross_entropy none {path}"] = by_path(path, cross_entropy)
     if (peer := liger_jsd()) and not clock.dry:
         runs["liger jsd"] = lambda: torch.autograd.grad(peer(input, weight, taught, teacher), leaves)
+    runs["torch logp, entropy in chunks"] = lambda: torch_logp(input, weight, target)
+    for ours, theirs in zip(log_probabilities(), torch_logp(input, weight, target), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.02 * theirs.abs().max().item())
     times = clock.interleaved(runs)
     rows = []
     for run, milliseconds in times.items():

@@ -5,7 +5,8 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,23 +16,29 @@ from bench.shapes import SHAPES, Shape
 from bench.timing import ratio, spread
 
 Row = dict[str, Any]
-FAMILIES: dict[str, Callable[["Clock"], list[Row]]] = {}
+FAMILIES: dict[str, Callable[["Clock"], Iterable[Row]]] = {}
 ROUNDS = 20
 WARM_UP = 0.5  # seconds: a GPU that idled runs at a fifth of its clock
 
 
-def family(run: Callable[["Clock"], list[Row]]) -> Callable[["Clock"], list[Row]]:
+def family(run: Callable[["Clock"], Iterable[Row]]) -> Callable[["Clock"], Iterable[Row]]:
     """Registers `run` under its own name."""
     FAMILIES[run.__name__] = run
     return run
 
 
 class Clock:
-    """Times work on a GPU between two events; or, to try the benches out without one, little work on the CPU."""
+    """Times work on a GPU between two events; or, to try the benches out without one, little work on the CPU.
 
-    def __init__(self, device: str = "cuda"):
-        self.device = device
+    `folder`: where results go, for what is no row. `known`: rows of an earlier run of the same family on the same
+    commit, which a long family need not make again; `ends`: when such a family begins nothing new, by time.monotonic().
+    """
+
+    def __init__(self, device: str = "cuda", folder: Path = Path()):
+        self.device, self.folder = device, folder
         self.dry = device == "cpu"
+        self.known: list[Row] = []
+        self.ends = math.inf
 
     def size(self, full: int, dry: int) -> int:
         return dry if self.dry else full
@@ -55,16 +62,31 @@ class Clock:
         self._wait()
         return [start.elapsed_time(stop) for start, stop in events]
 
-    def interleaved(self, runs: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
-        """Milliseconds of each of the runs in each of ROUNDS rounds, in an order that turns by one place a round."""
+    def interleaved(
+        self, runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, warm_up: float = WARM_UP
+    ) -> dict[str, list[float]]:
+        """Milliseconds of each of the runs in each of the rounds, in an order that turns by one place a round."""
         names = list(runs)
         times: dict[str, list[float]] = {name: [] for name in names}
         for run in runs.values():
-            self.milliseconds(run, rounds=1)  # warm
-        for i in range(ROUNDS):
+            self.milliseconds(run, rounds=1, warm_up=warm_up)
+        for i in range(2 if self.dry else rounds):
             for name in names[i % len(names) :] + names[: i % len(names)]:
                 times[name] += self.milliseconds(runs[name], rounds=1, warm_up=0)
         return times
+
+    def peak_mib(self, run: Callable[[], object]) -> float:
+        """What torch's allocator holds at most during one run, beside what it held before; 0 on a CPU."""
+        if self.dry:
+            run()
+            return 0.0
+        self._wait()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        self._wait()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
 
     def _wait(self) -> None:
         if not self.dry:

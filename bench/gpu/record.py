@@ -2,18 +2,21 @@
 
 import importlib.util
 import json
+import math
 import re
 import subprocess
 import sys
+import time
 import traceback
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
-from bench.gpu import distillation as distillation  # registers its family
+from bench.gpu import cross_entropy, distillation, harmonic, lists, training  # noqa: F401  register their families
 from bench.gpu.check import FOLDER, NO_DEVICE, ROOT, SITE, architecture, build_package
 from bench.gpu.families import FAMILIES, Clock
+from bench.gpu.peers import make_available
 from bench.gpu.steps import run_steps, summary
 
 RESULTS = ROOT / "bench" / "results"
@@ -75,28 +78,52 @@ def have_package() -> bool:
     return True
 
 
-def run_bench(only: list[str] | None = None, commit: str | None = None) -> int:
-    """Every family in turn; one that fails does not stop the others."""
+def known_rows(path: Path, facts: dict) -> list[dict]:
+    """What is written there already of the same commit on the same machine's kind."""
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    same = all(found["machine"].get(key) == facts[key] for key in ("gpu", "torch", "commit"))
+    return found["rows"] if same and facts["commit"] != "unknown" and "changes" not in facts["commit"] else []
+
+
+def run_family(name: str, clock: Clock, folder: Path, facts: dict) -> None:
+    """Writes after each row, so that what ends early has lost nothing."""
+    path, rows = folder / f"{name}.json", []
+    clock.known = known_rows(path, facts)
+    for row in FAMILIES[name](clock):
+        rows.append(row)
+        write(folder, name, facts, rows)
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    print(f"{name}: {path.relative_to(ROOT)}", flush=True)
+
+
+def run_bench(only: list[str] | None = None, commit: str | None = None, minutes: float = math.inf) -> int:
+    """Every family in turn; one that fails does not stop the others, and none begins when the minutes are over."""
     unknown = set(only or ()) - set(FAMILIES)
     if unknown:
         raise SystemExit(f"no family {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}")
     facts = machine(commit)
     if facts["gpu"]:
-        clock, folder = Clock("cuda"), RESULTS / folder_name(facts["gpu"])
+        folder = RESULTS / folder_name(facts["gpu"])
+        clock = Clock("cuda", folder)
         if not have_package():
             return 1
+        make_available()
     else:
         print(f"{NO_DEVICE}: a dry run on the CPU, whose numbers mean nothing")
-        clock, folder = Clock("cpu"), DRY_RESULTS
-    failed = 0
+        folder = DRY_RESULTS
+        clock = Clock("cpu", folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    failed, clock.ends = 0, time.monotonic() + 60 * minutes
     for name in only or FAMILIES:
+        if time.monotonic() > clock.ends:
+            print(f"{name}: not begun, the time is over")
+            failed += 1
+            continue
         try:
-            rows = FAMILIES[name](clock)
+            run_family(name, clock, folder, facts)
         except Exception:
             traceback.print_exc(file=sys.stdout)
             failed += 1
-            continue
-        print(f"{name}: {write(folder, name, facts, rows).relative_to(ROOT)}")
-        for row in rows:
-            print("  " + ", ".join(f"{key} {value}" for key, value in row.items()))
     return int(failed > 0)

@@ -39,6 +39,7 @@ class Options:
     out: Path
     seed: int
     text_mb: float
+    model: str
 
 
 class HeadFailed(Exception):
@@ -53,6 +54,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for demo.json and demo.png.")] = Path("lossk-demo"),
     seed: Annotated[int, typer.Option(help="For weights and batches.")] = 0,
     text_mb: Annotated[float, typer.Option(help="Megabytes of Python's standard library to read.")] = 10.0,
+    model: Annotated[str, typer.Option(help="small, or 100m for a GPU.")] = "small",
 ) -> None:
     """Train a small language model with torch's head and with lossk's; compare time, memory and loss.
 
@@ -60,8 +62,11 @@ def demo(
     batches, in turns, so that whatever else the machine does slows both. Ctrl-C ends the training early.
     """
     require("tokenizers", "matplotlib")
+    from .demo_model import SIZES
     from .demo_text import TooLittleText
 
+    if model not in SIZES:
+        raise typer.BadParameter(f"--model {model}: expected {' or '.join(SIZES)}")
     _check_numbers(seconds, vocab, text_mb)
     if dtype not in DTYPES:
         raise typer.BadParameter(f"--dtype {dtype}: expected {' or '.join(DTYPES)}")
@@ -69,7 +74,7 @@ def demo(
     _check_folder(out)
     console = Console()
     try:
-        interrupted = _run(console, Options(seconds, vocab, DTYPES[dtype], where, out, seed, text_mb))
+        interrupted = _run(console, Options(seconds, vocab, DTYPES[dtype], where, out, seed, text_mb, model))
     except TooLittleText as error:
         raise typer.BadParameter(str(error)) from None
     except HeadFailed as error:
@@ -87,7 +92,8 @@ def _run(console: Console, options: Options) -> bool:
     from . import demo_model, demo_report, demo_text
     from .demo_plot import draw
 
-    batch, context, device = demo_model.BATCH, demo_model.CONTEXT, options.device
+    size, device = demo_model.SIZES[options.model], options.device
+    batch, context = size.batch, size.context
     with console.status("reading text, training the tokenizer"):
         corpus = demo_text.load_corpus(options.text_mb)
         tokenizer = demo_text.train_tokenizer(corpus.train, options.vocab)
@@ -102,14 +108,14 @@ def _run(console: Console, options: Options) -> bool:
 
     batches = demo_text.Batches(stream, batch, context, options.seed, device)
     runs = {
-        name: demo_model.Run(demo_model.build(vocab, options.seed, device), head, options.dtype)
+        name: demo_model.Run(demo_model.build(vocab, options.seed, device, size), head, options.dtype)
         for name, head in demo_model.HEADS.items()
     }
     with console.status("measuring the heads' memory"):
         peaks = _peaks(runs, *batches.next())
     parameters = sum(p.numel() for p in runs["torch"].model.parameters())
     console.print(f"model: {parameters / 1e6:.1f} M parameters, {batch * context} tokens a step")
-    interrupted = _train(console, runs, batches, options.seconds)
+    interrupted = _train(console, runs, batches, options.seconds, size.peak_rate)
     with console.status("validating"):
         scores = {name: demo_model.evaluate(run.model, *validation) for name, run in runs.items()}
 
@@ -152,7 +158,7 @@ def _named(head: str) -> Iterator[None]:
         raise HeadFailed(f"{head}'s head does not run here: {error}") from error
 
 
-def _train(console: Console, runs: dict[str, Run], batches: Batches, seconds: float) -> bool:
+def _train(console: Console, runs: dict[str, Run], batches: Batches, seconds: float, peak_rate: float) -> bool:
     """Step the runs in turns until the time is up, at least twice; True where Ctrl-C ended it.
 
     Always the same batch, learning rate and number of steps for all. The schedule follows the time that has passed,
@@ -174,7 +180,7 @@ def _train(console: Console, runs: dict[str, Run], batches: Batches, seconds: fl
             tokens, targets = batches.next()
             for name, run in runs.items():
                 with _named(name):
-                    run.step(tokens, targets, rate(passed / seconds))
+                    run.step(tokens, targets, rate(passed / seconds, peak_rate))
             step, passed = step + 1, time.perf_counter() - begin
             losses = "  ".join(f"{name} {run.losses[-1]:.3f}" for name, run in runs.items())
             progress.update(task, completed=min(passed, seconds), state=f"step {step}  {losses}")
