@@ -17,8 +17,8 @@ live-columns: $(VENV)/installed  ## forty minutes: what a filtered backward cost
 harmonic: $(VENV)/installed  ## thirteen minutes: what a harmonic head's weights look like, learn and cost
 	$(BIN)/python -m examples.harmonic
 
-test: $(VENV)/installed  ## the default tests
-	$(BIN)/python -m pytest
+test: $(VENV)/installed  ## the default tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(VENV)/installed  ## the long ones
 	$(BIN)/python -m pytest -m slow
@@ -33,7 +33,7 @@ bench: $(VENV)/benches  ## half an hour: every contender, then the table in the 
 bench-check: $(VENV)/installed  ## two minutes: ratios against the committed baseline
 	$(BIN)/python -m bench.check
 
-EMULATED := $(BIN)/python -m pytest -q --device=emulator
+EMULATED := $(BIN)/python -m pytest -n 2 --dist worksteal -q --device=emulator
 
 emulator: $(VENV)/builders  ## the tests of the CUDA kernels, built for a CPU
 	$(BIN)/cmake -G Ninja -S tests/device -B build/emulator -DCMAKE_BUILD_TYPE=None -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja

@@ -417,7 +417,7 @@ ERRORS = {
     "exponent": (dict(exponent=0.0), ValueError, "exponent must be a finite number > 0, got 0.0"),
     "negative_exponent": (dict(exponent=-2.0), ValueError, "exponent must be a finite number > 0, got -2.0"),
     "eps": (dict(eps=0.0), ValueError, "eps must be a finite number > 0, got 0.0"),
-    "floor": (dict(floor=-0.1), ValueError, r"floor must be a number in \[0, 1\), got -0.1"),
+    "floor": (dict(floor=-0.1), ValueError, r"floor must be a number in \[0, 1\], got -0.1"),
     "distance": (dict(distance="l3"), ValueError, "distance must be one of .*, got 'l3'"),
     "smoothing_and_floor": (dict(label_smoothing=0.1, floor=0.1), ValueError, "label_smoothing must be 0 with floor"),
     "smoothing_and_tau": (dict(label_smoothing=0.1, tau=0.1), ValueError, "label_smoothing must be 0 with tau"),

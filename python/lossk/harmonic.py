@@ -68,7 +68,7 @@ def harmonic_loss(
                        w, from generator, not under torch.compile; "hard": in how many features bits differ, x >
                        threshold = 0.5, with the gradient of sigmoid((x - threshold) / T), T = 0.1, straight through
 
-    floor in [0, 1): the loss is -log((p_target + floor / V) / (1 + floor)), at most log((1 + floor) V / floor).
+    floor in [0, 1]: the loss is -log((p_target + floor / V) / (1 + floor)), at most log((1 + floor) V / floor).
     label_smoothing e: -(1 - e) log p_target - e / V sum_v log p_v; not with a floor, nor with tau.
     target [...] int64 (ignore_index: no loss, no cost), token_weight [...]. Returns float32 (float64): a scalar, or
     [...] for reduction 'none'; 'mean' divides by the number of tokens not ignored, and is nan where all are. Gradients
@@ -82,7 +82,7 @@ def harmonic_loss(
 
     Cost as linear_cross_entropy's for euclidean, cosine, mahalanobis and hard hamming, with tau and fill as there: a
     backward over live columns. No product gives the others: N V D elements are compared one by one, 10 operations each
-    for manhattan, forward and backward, and more for the rest; no tau. Memory is O(N + V) for all. Errors:
+    for manhattan, forward and backward, and more for the rest; no tau. Memory is O(N + V) beside those points. Errors:
     ValueError, TypeError on wrong shapes, dtypes, devices, options, a precision that is not positive definite and
     targets out of range (on a GPU those make nan, as there); RuntimeError on a second derivative.
 
@@ -94,7 +94,7 @@ def harmonic_loss(
     h = _arguments.head(op, input, weight, weight_name="weight")
     power = _power(op, h, exponent)
     _check.positive(op, "eps", eps)
-    _check.number(op, "floor", floor, 0, 1, "a number in [0, 1)")
+    _check.number(op, "floor", floor, 0, 1, "a number in [0, 1]")
     _check.number(op, "label_smoothing", label_smoothing, 0, 1, "a number in [0, 1]")
     _check.reduction(op, reduction)
     tau = _check.tau(op, tau)

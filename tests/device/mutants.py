@@ -21,7 +21,10 @@ SEEDS = "2"
 
 FLAGS = {
     "race": ["-fsanitize=thread", "-fno-threadsafe-statics"],
-    "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
+    "asan": [
+        *("-fsanitize=address,undefined", "-fno-sanitize=null,object-size", "-fno-sanitize-recover=all"),
+        *("-fno-omit-frame-pointer", "--param", "asan-instrumentation-with-call-threshold=0"),
+    ],
 }
 ENGINE = {"race": ["engine_race", "engine_plain"], "asan": ["engine_asan"]}
 
