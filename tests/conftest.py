@@ -1,6 +1,9 @@
 """The device fixture, and one seed per test: drawn from its name, printed when it fails, overridden by --seed."""
 
+import ctypes
+import gc
 import os
+import sys
 import zlib
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads cost 100x on a busy machine
@@ -9,6 +12,11 @@ import pytest
 import torch
 
 torch.set_printoptions(precision=9)
+if sys.platform == "linux":  # pages that go back to the system with each large tensor cost more than the tests
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)  # glibc's
+    mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most it takes
 
 
 def pytest_addoption(parser):
@@ -50,6 +58,11 @@ def pytest_collection_modifyitems(config, items):
     if drop:
         config.hook.pytest_deselected(items=drop)
         items[:] = keep
+
+
+def pytest_collection_finish(session):
+    gc.collect()
+    gc.freeze()  # thousands of tests and torch's modules, or each of Python's collections visits them all
 
 
 def pytest_generate_tests(metafunc):

@@ -34,10 +34,15 @@ def distances(
     if distance == "hamming":
         s = [torch.sigmoid((a.to(wide) - threshold) / temperature).to(a.dtype) for a in (input, weight)]
         input, weight = ((a > threshold) + (b - b.detach()) for a, b in zip((input, weight), s))
-    x, w = input.to(wide).unsqueeze(-2), weight.to(wide)
+    x, w = input.to(wide), weight.to(wide)
     if distance == "cosine":
-        return (F.normalize(x, dim=-1) - F.normalize(w, dim=-1)).square().sum(-1) / 2
-    return (x - w).abs().sum(-1) if distance == "hamming" else (x - w).square().sum(-1)
+        return _squared(F.normalize(x, dim=-1), F.normalize(w, dim=-1)) / 2
+    return (x.unsqueeze(-2) - w).abs().sum(-1) if distance == "hamming" else _squared(x, w)
+
+
+def _squared(x, w):
+    d = torch.cdist(x.reshape(-1, x.shape[-1]), w, compute_mode="donot_use_mm_for_euclid_dist")
+    return d.square().unflatten(0, x.shape[:-1])
 
 
 def _elementwise(x, w, distance, p, variant, sharpness, least, weight_power, temperature):
