@@ -1,5 +1,6 @@
 """The most memory a head holds at once, in bytes, beside its inputs h and w; the gradients dh and dw count."""
 
+import ctypes
 import gc
 import json
 import os
@@ -20,7 +21,7 @@ def head_peak_bytes(head: Callable[[Tensor, Tensor, Tensor], Tensor], h: Tensor,
 
     CUDA: the allocator's own peak. CPU: measured twice, and the larger taken: torch's profiler sees every tensor but
     not what a kernel allocates by itself; the process's resident high-water mark (Linux) sees that, but not memory
-    which the process already had.
+    which the process already had and does not give back.
     """
     h, w = h.detach().requires_grad_(), w.detach().requires_grad_()
 
@@ -40,6 +41,8 @@ def head_peak_bytes(head: Callable[[Tensor, Tensor, Tensor], Tensor], h: Tensor,
 
 def _resident_peak(call: Callable[[], None]) -> int:
     status = Path("/proc/self/status")
+    # What the allocator holds unused (glibc's) must go back first: from there a call would take without a rise.
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
         before = _kibibytes(status, "VmRSS")
