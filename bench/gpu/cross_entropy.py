@@ -27,12 +27,7 @@ CASE_SECONDS = 45  # of the slowest, where peers compile
 ROUNDS, WARM_UP = 5, 0.1
 
 Loss = Callable[[Problem], Tensor]
-
-
-def _lossk(p: Problem, **options: object) -> Tensor:
-    import lossk
-
-    return lossk.linear_cross_entropy(p.input, p.weight, p.target, **options)
+_lossk = cce.PROVIDERS["lossk"].loss
 
 
 # ---- peers, each as its users call it --------------------------------------------------------------------------------
