@@ -1,6 +1,7 @@
 """The scripts for a machine with a GPU, without one: steps, their plans, benches and what is written of them."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from bench import problems
 from bench.gpu import __main__ as gpu
-from bench.gpu import check, cross_entropy, harmonic, peers, record
+from bench.gpu import check, cross_entropy, harmonic, peers, record, trained
 from bench.gpu.families import DRY_HEAD, FAMILIES, ROUNDS, Clock
 from bench.gpu.steps import Step, log_file, run_steps, summary
+from bench.shapes import SHAPES, Shape
 
 
 def python(script: str) -> list[str]:
@@ -152,12 +154,12 @@ def test_a_long_family_goes_on_where_it_ended(monkeypatch, tmp_path, capsys):
     bench = lambda *more: gpu.main(["bench", "--only", "cross_entropy_2048", "--commit", "abc", *more])  # noqa: E731
     assert bench("--minutes", "0.1") == 0 and made == []  # a case takes longer
     monkeypatch.setattr(cross_entropy, "CASE_SECONDS", -60)
-    monkeypatch.setattr(problems, "INPUTS", {"peaked": None})
-    assert bench() == 0 and made == ["peaked"]
-    monkeypatch.setattr(problems, "INPUTS", {"peaked": None, "random": None})
-    assert bench() == 0 and made == ["peaked", "random"]
+    monkeypatch.setattr(cross_entropy, "INPUTS", {"trained": None})
+    assert bench() == 0 and made == ["trained"]
+    monkeypatch.setattr(cross_entropy, "INPUTS", {"trained": None, "random": None})
+    assert bench() == 0 and made == ["trained", "random"]
     rows = json.loads((tmp_path / "cross_entropy_2048.json").read_text())["rows"]
-    assert [row["inputs"] for row in rows] == ["peaked", "random"]
+    assert [row["inputs"] for row in rows] == ["trained", "random"]
     assert gpu.main(["bench", "--only", "cross_entropy_2048", "--commit", "another"]) == 0 and len(made) == 4
     assert gpu.main(["bench", "--only", "ceilings", "--minutes", "-1"]) == 1
     assert "ceilings: not begun" in capsys.readouterr().out
@@ -173,13 +175,36 @@ def test_a_peer_that_fails_is_a_row_and_lossk_failing_an_error(monkeypatch):
     monkeypatch.setattr(cross_entropy, "DRY_PEERS", ("broken", "wrong"))
     monkeypatch.setattr(cross_entropy, "PEERS", {"broken": broken, "wrong": wrong})
     shape = DRY_HEAD._replace(n=33)
-    rows = {row["name"]: row for row in cross_entropy.case_rows(Clock("cpu"), "dry", shape, "peaked")}
+    rows = {row["name"]: row for row in cross_entropy.case_rows(Clock("cpu"), "dry", shape, "trained")}
     assert rows["broken"]["failed"] == "ImportError: no peer of that name" and "ms" not in rows["broken"]
     assert "where torch's is" in rows["wrong"]["failed"] and "wrong, forward" not in rows
     assert rows["lossk, mean"]["ms"] > 0 and rows["lossk, mean"]["weight_grad_error"] < 0.01
     monkeypatch.setitem(cross_entropy.OURS, "lossk, mean", broken)
     with pytest.raises(ImportError):
-        cross_entropy.case_rows(Clock("cpu"), "dry", shape, "peaked")
+        cross_entropy.case_rows(Clock("cpu"), "dry", shape, "trained")
+
+
+def test_a_trained_models_head_in_other_sizes(tmp_path):
+    model = trained.load(trained.DRY, torch.device("cpu"), tmp_path)
+    again = trained.load(trained.DRY._replace(steps=-1), torch.device("cpu"), tmp_path)  # not trained again
+    assert torch.equal(model.hidden, again.hidden) and model.loss == again.loss
+    entries, idle = trained.DRY.tokens + trained.DRY.idle, trained.DRY.idle
+    assert 1 < model.loss < math.log(entries) - 0.5  # it has learned something
+    own = model.hidden.float() @ model.weight.float().T
+    assert F.cross_entropy(own, model.target).item() == pytest.approx(model.loss, rel=0.01)
+    shape = Shape(100, 96, 500, "wider, more entries, fewer rows")
+    rows, weight = trained.head(model, shape, idle)
+    assert rows.shape == (100, 96) and weight.shape == (500, 96)
+    logits = rows @ weight.T
+    torch.testing.assert_close(logits[:, :entries], own[:100], rtol=1e-4, atol=1e-4)
+    closest = (logits[:, entries:, None] - own[:100, None, -idle:]).abs().mean(0).min(1).values
+    assert 0 < closest.max() < 1.0  # each other entry is about like one of the idle ones
+    for bad in (shape._replace(n=200), shape._replace(d=63), shape._replace(v=entries - 1)):
+        with pytest.raises(ValueError, match="the model has 128 rows"):
+            trained.head(model, bad, idle)
+    for size in (SHAPES[name] for name in cross_entropy.HEADS):
+        assert size.d >= trained.FULL.dim and size.v >= trained.FULL.tokens + trained.FULL.idle
+    assert trained.FULL.rows == max(cross_entropy.ROWS)
 
 
 def test_wheels_are_cut_and_joined(tmp_path):

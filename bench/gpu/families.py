@@ -1,6 +1,5 @@
 """Families of GPU benches: a function of a Clock that returns rows; each family becomes one file of results."""
 
-import functools
 import math
 import os
 import statistics
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 
-from bench import problems
 from bench.shapes import SHAPES, Shape
 from bench.timing import ratio, spread
 
@@ -189,54 +187,3 @@ def head(clock: Clock) -> list[Row]:
     """cuda/head: statistics of a head's logits, their gradients, and cross-entropy with both; no logits stored."""
     shapes = {"dry": DRY_HEAD} if clock.dry else {name: SHAPES[name] for name in HEADS}
     return [row for name, shape in shapes.items() for row in head_rows(clock, name, shape)]
-
-
-def live_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
-    """Forward and backward over live columns, exact ones and the matmul beside it, on logits that look trained."""
-    import lossk
-
-    n, _, v, _ = shape
-    input, weight = (x.to(clock.device).bfloat16() for x in problems.peaked(shape))
-    parts = [torch.multinomial((part @ weight.T).float().softmax(1), 1)[:, 0] for part in input.split(256)]
-    target, leaves = torch.cat(parts), (input.clone().requires_grad_(), weight.clone().requires_grad_())
-    logits = torch.empty(n, v, device=clock.device, dtype=torch.bfloat16)
-
-    def gradients(tau: float | None) -> tuple[torch.Tensor, ...]:
-        return torch.autograd.grad(lossk.linear_cross_entropy(*leaves, target, tau=tau), leaves)
-
-    exact = gradients(None)
-    runs, facts = {"matmul": lambda: torch.mm(input, weight.T, out=logits)}, {}
-    for path in paths(clock):
-        for tau in (None, 2.0**-8, 2.0**-12):
-            name = f"linear_cross_entropy {'exact' if tau is None else f'tau=2^{math.log2(tau):.0f}'} {path}"
-            runs[name] = by_path(path, functools.partial(gradients, tau))
-            if tau is None:
-                continue
-            with lossk.live_report() as reports:
-                found = runs[name]()
-            share = reports[0].live_share
-            errors = [((a - b).norm() / b.norm()).item() for a, b in zip(found, exact, strict=True)]
-            facts[name] = {
-                "live_share": round(share, 4),
-                "input_grad_error": round(errors[0], 5),
-                "weight_grad_error": round(errors[1], 5),
-                "goal_times_matmul": round(1.15 + 3.3 * share, 4),
-            }
-    times = clock.interleaved(runs)
-    return [
-        {
-            "name": name,
-            "shape": shape_name,
-            **timed(milliseconds),
-            "times_matmul": round(ratio(milliseconds, times["matmul"]), 4),
-            **facts.get(name, {}),
-        }
-        for name, milliseconds in times.items()
-    ]
-
-
-@family
-def live(clock: Clock) -> list[Row]:
-    """cuda/head/live: the time of a backward over live columns, the share it visits and what that costs in gradient."""
-    shapes = {"dry": DRY_HEAD} if clock.dry else {"reference": SHAPES["reference"]}
-    return [row for name, shape in shapes.items() for row in live_rows(clock, name, shape)]

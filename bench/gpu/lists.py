@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from bench.gpu.check import FOLDER, ROOT, architecture, build_package
-from bench.gpu.families import FAMILIES, Clock, Row, family
+from bench.gpu.families import Clock, Row, family
+from bench.gpu.live import live
 from bench.gpu.steps import run_steps
 
 LIST_ROWS = (128, 512)  # beside the default of cuda/head/live/params.h, which the bench `live` has
@@ -44,4 +45,4 @@ def live_lists(clock: Clock) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(list(FAMILIES["live"](Clock(sys.argv[1])))))
+    print(json.dumps(live(Clock(sys.argv[1]))))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bench.gpu import cross_entropy, distillation, harmonic, lists, training  # noqa: F401  register their families
+from bench.gpu import cross_entropy, distillation, harmonic, lists, live, training  # noqa: F401  register their families
 from bench.gpu.check import FOLDER, NO_DEVICE, ROOT, SITE, architecture, build_package
 from bench.gpu.families import FAMILIES, Clock
 from bench.gpu.peers import make_available
