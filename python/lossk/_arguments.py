@@ -25,7 +25,7 @@ def head(
     weight_name="linear_weight",
 ):  # fmt: skip
     device = input.device.type if isinstance(input, torch.Tensor) else "meta"
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):  # others have no kernels
         dtype = torch.get_autocast_dtype(device)
         cast = lambda x: x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype in _check.FLOATS[:3] else x  # noqa: E731
         input, linear_weight = cast(input), cast(linear_weight)

@@ -12,10 +12,6 @@ from . import _arguments, _check, _distances, _harmonic_ops
 from .losses._rows import reduction_of
 
 DISTANCES = _distances.DISTANCES
-METRIC = (  # what distances take
-    "p", "variant", "sharpness", "least", "weight_power", "precision", "precision_factor", "threshold", "temperature",
-    "generator",
-)  # fmt: skip
 
 
 def harmonic_loss(
@@ -90,7 +86,10 @@ def harmonic_loss(
     distances: Rethinking the Harmonic Loss via Non-Euclidean Distance Layers, arXiv:2603.10225.
     """
     op = "harmonic_loss"
-    metric = {name: value for name, value in locals().items() if name in METRIC}
+    metric = dict(
+        p=p, variant=variant, sharpness=sharpness, least=least, weight_power=weight_power, precision=precision,
+        precision_factor=precision_factor, threshold=threshold, temperature=temperature, generator=generator,
+    )  # fmt: skip
     h = _arguments.head(op, input, weight, weight_name="weight")
     power = _power(op, h, exponent)
     _check.positive(op, "eps", eps)
@@ -134,7 +133,7 @@ def _fused(op, h, head, active, needs, token_weight, label_smoothing, reduction)
     if token_weight is not None:
         _check.floats(op, "token_weight", token_weight, h.shape, h.input)
         by_row = by_row * torch.where(active, token_weight.reshape(-1).to(h.acc), 0)
-    dense = [-label_smoothing / max(head[1].shape[0], 1) * by_row] * bool(label_smoothing)
+    dense = [-label_smoothing / max(head[1].shape[0], 1) * by_row] if label_smoothing else []
     coefs = torch.stack([by_row, torch.zeros_like(by_row), *dense])
     pick = (1 - label_smoothing) * by_row[:, None]
     loss = torch.ops.lossk.harmonic_forward(*head, coefs, pick, needs)[0]
@@ -150,7 +149,10 @@ def harmonic_logits(
     For inference and generation: all of them are in memory, and differentiable by torch. Arguments as harmonic_loss.
     """
     op = "harmonic_logits"
-    metric = {name: value for name, value in locals().items() if name in METRIC}
+    metric = dict(
+        p=p, variant=variant, sharpness=sharpness, least=least, weight_power=weight_power, precision=precision,
+        precision_factor=precision_factor, threshold=threshold, temperature=temperature, generator=generator,
+    )  # fmt: skip
     h = _arguments.head(op, input, weight, weight_name="weight")
     power = _power(op, h, exponent)
     _check.positive(op, "eps", eps)

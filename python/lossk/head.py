@@ -62,7 +62,10 @@ def linear_cross_entropy(
     RuntimeError on a second derivative. The idea: Wijmans et al. 2024, Cut Your Losses, arXiv:2411.09009, section 4;
     live columns and their fill are lossk's own.
     """
-    return _cross_entropy("linear_cross_entropy", **locals())
+    return _cross_entropy(
+        "linear_cross_entropy", input, linear_weight, target, linear_bias, weight, token_weight, soft_target,
+        ignore_index, reduction, label_smoothing, z_loss, softcap, scale, margin, shift, tau, fill,
+    )  # fmt: skip
 
 
 def _cross_entropy(
@@ -118,7 +121,7 @@ def _cross_entropy(
     fused = fused and h.input.device.type == "cpu"
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
-        coefs = torch.stack([a, z_loss * per_row] + [-dense] * bool(label_smoothing))
+        coefs = torch.stack([a, z_loss * per_row, *([-dense] if label_smoothing else [])])
         loss = torch.ops.lossk.cce_forward(*tensors[:2], *rest, coefs, pick, needs)[0]
     else:
         stats, _, logp, *_ = torch.ops.lossk.linear_stats(

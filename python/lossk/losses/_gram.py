@@ -35,7 +35,7 @@ class _WeightMoments(torch.autograd.Function):
         mean = torch.zeros(dim, dtype=acc, device=weight.device)
         for rows, _ in _chunks(weight, acc):
             mean += rows.sum(0)
-        mean /= max(vocab, 1)
+        mean = mean / max(vocab, 1)  # not in place: compiled by torch 2.11, the backward gets what it was before
         covariance = torch.zeros(dim, dim, dtype=acc, device=weight.device)
         with_bias = torch.zeros(dim if bias is not None else 0, dtype=acc, device=weight.device)
         centred = None if bias is None else bias - bias.mean()
