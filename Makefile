@@ -68,7 +68,7 @@ gpu-check: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: everything, or
 
 # Families in ONLY, or all; with MINUTES, long ones begin nothing after so many, and go on in the next run.
 gpu-bench: $(if $(TORCH_PYTHON),,$(VENV)/installed)  ## on a GPU: the benches of bench/gpu, into bench/results
-	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu bench $(ONLY:%=--only %) $(if $(MINUTES),--minutes $(MINUTES))
+	$(or $(TORCH_PYTHON),$(BIN)/python) -m bench.gpu bench $(ONLY:%=--only %) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(COMMIT),--commit $(COMMIT))
 
 gpu-peers: $(VENV)/python  ## the peers' wheels into build/peers, for a machine with a GPU and no network
 	$(BIN)/python -m bench.gpu peers

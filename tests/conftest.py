@@ -88,9 +88,22 @@ def seed(request):
     return value
 
 
+def end_if_lost(item):
+    """After an illegal access every call fails until the process ends: xdist begins another for the tests left."""
+    if not torch.cuda.is_available() or "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        print(f"{item.nodeid}: the GPU's context is lost with it", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
     report = yield
+    if report.failed and on_gpu_kernels(item):
+        end_if_lost(item)
     if report.failed:
         seed = dict(item.user_properties).get("seed")
         report.sections.append(("seed", f"--seed={seed}"))

@@ -1,11 +1,14 @@
 """The scripts for a machine with a GPU, without one: steps, their plans, benches and what is written of them."""
 
+import io
 import json
 import math
 import os
 import re
+import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -179,6 +182,9 @@ def test_a_peer_that_fails_is_a_row_and_lossk_failing_an_error(monkeypatch):
     assert rows["broken"]["failed"] == "ImportError: no peer of that name" and "ms" not in rows["broken"]
     assert "where torch's is" in rows["wrong"]["failed"] and "wrong, forward" not in rows
     assert rows["lossk, mean"]["ms"] > 0 and rows["lossk, mean"]["weight_grad_error"] < 0.01
+    monkeypatch.setitem(cross_entropy.OURS, "lossk, mean", lambda p: cross_entropy._lossk(p, tau=0.5, fill=False))
+    with pytest.raises(AssertionError, match="errors of lossk's exact gradients"):
+        cross_entropy.case_rows(Clock("cpu"), "dry", shape, "trained")
     monkeypatch.setitem(cross_entropy.OURS, "lossk, mean", broken)
     with pytest.raises(ImportError):
         cross_entropy.case_rows(Clock("cpu"), "dry", shape, "trained")
@@ -208,15 +214,35 @@ def test_a_trained_models_head_in_other_sizes(tmp_path):
 
 
 def test_wheels_are_cut_and_joined(tmp_path):
-    whole, contents = tmp_path / "wheels" / "whole", {"a.whl": b"a" * 10, "b.whl": bytes(range(100)), "c.whl": b"c"}
+    whole, contents = tmp_path / "wheels" / "whole", {}
+    for name, size in {"a.whl": 10, "b.whl": 500, "c.whl": 1}.items():
+        with zipfile.ZipFile(made := io.BytesIO(), "w") as wheel:
+            wheel.writestr("content", bytes(size))
+        contents[name] = made.getvalue()
     whole.mkdir(parents=True)
     for name, content in contents.items():
         (whole / name).write_bytes(content)
-    folders = peers.divide(whole, tmp_path / "wheels", part=48)
+    folders = peers.divide(whole, tmp_path / "wheels", part=200)
     assert not whole.exists() and len(folders) > 2
-    assert all(sum(path.stat().st_size for path in folder.iterdir()) <= 48 for folder in folders)
+    assert all(sum(path.stat().st_size for path in folder.iterdir()) <= 200 for folder in folders)
     made = peers.join(tmp_path / "wheels", tmp_path / "joined")
     assert {path.name: path.read_bytes() for path in made} == contents
+    for piece in sorted((tmp_path / "wheels").glob("*/b.whl.*")):
+        content = piece.read_bytes()
+        piece.unlink()
+        with pytest.raises(ValueError, match=r"b\.whl: pieces are missing"):
+            peers.join(tmp_path / "wheels", tmp_path / "joined")
+        piece.write_bytes(content)
+
+
+def test_the_runs_say_what_they_are():
+    script = str(check.ROOT / "bench" / "gpu" / "runs.sh")
+    said = subprocess.run(["bash", script, "no such run"], capture_output=True, text=True)
+    assert said.returncode == 2 and not said.stderr
+    for run in ("pack", "check", "ops", "heads", "training"):
+        assert f"runs.sh {run} " in said.stdout and f"\n{run}() {{\n" in Path(script).read_text()
+    families = set(re.findall(r"--only (\w+)", Path(script).read_text()))
+    assert families == FAMILIES.keys() - {"live_lists"}  # two more builds: for a run of its own
 
 
 def test_what_a_harmonic_head_is_compared_with():

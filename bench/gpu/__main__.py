@@ -3,7 +3,9 @@
 import argparse
 import importlib.util
 import math
+import signal
 import sys
+import threading
 
 from bench.gpu.check import PARTS, run_check
 from bench.gpu.peers import download
@@ -26,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     peers = commands.add_parser("peers", help="the peers' wheels into build/peers, for a machine without a network")
     peers.add_argument("--python", default="3.12", help="the version of Python there")
     args = parser.parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children of a step end with it
     if args.command == "peers":
         download(args.python)
         return 0

@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -52,7 +53,7 @@ class Clock:
         if self.dry:
             return [self._on_cpu(run) for _ in range(rounds)]
         events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
-        torch.cuda._sleep(1_000_000)  # so that the GPU is busy until the first is queued: Python's time is not its time
+        torch.cuda._sleep(10_000_000)  # the GPU is busy until the first is queued: Python's time is not its time
         for start, stop in events:
             start.record()
             run()
@@ -63,13 +64,13 @@ class Clock:
     def interleaved(
         self, runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, warm_up: float = WARM_UP
     ) -> dict[str, list[float]]:
-        """Milliseconds of each of the runs in each of the rounds, in an order that turns by one place a round."""
+        """Milliseconds of each of the runs in each of the rounds, in another order each round."""
         names = list(runs)
         times: dict[str, list[float]] = {name: [] for name in names}
         for run in runs.values():
             self.milliseconds(run, rounds=1, warm_up=warm_up)
         for i in range(2 if self.dry else rounds):
-            for name in names[i % len(names) :] + names[: i % len(names)]:
+            for name in random.Random(i).sample(names, len(names)):
                 times[name] += self.milliseconds(runs[name], rounds=1, warm_up=0)
         return times
 
@@ -134,10 +135,13 @@ def paths(clock: Clock) -> list[str]:
 
 def by_path(path: str, run: Callable[[], object]) -> Callable[[], object]:
     def chosen() -> object:
-        os.environ.pop("LOSSK_KERNELS", None)
-        if path == "mma_sync":
-            os.environ["LOSSK_KERNELS"] = path
-        return run()
+        if path != "mma_sync":
+            return run()
+        os.environ["LOSSK_KERNELS"] = path
+        try:
+            return run()
+        finally:
+            del os.environ["LOSSK_KERNELS"]
 
     return chosen
 

@@ -4,10 +4,12 @@
 cutting those that are larger; the benches put them together again. Copy the folders, in several turns if need be.
 """
 
+import io
 import shutil
 import site
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from bench.gpu.check import FOLDER, ROOT
@@ -64,7 +66,10 @@ def join(wheels: Path, to: Path) -> list[Path]:
     made = []
     for name, parts in sorted(pieces.items()):
         made.append(to / name)
-        made[-1].write_bytes(b"".join(parts[k] for k in sorted(parts)))
+        whole = b"".join(parts[k] for k in sorted(parts))
+        if sorted(parts) != list(range(len(parts))) or not zipfile.is_zipfile(io.BytesIO(whole)):
+            raise ValueError(f"{name}: pieces are missing; there are {sorted(parts)}")
+        made[-1].write_bytes(whole)
     return made
 
 
@@ -73,6 +78,6 @@ def make_available() -> None:
     if not INSTALLED.exists() and WHEELS.exists():
         made = join(WHEELS, FOLDER / "wheels")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
-        subprocess.run([*command, "--target", str(INSTALLED), *map(str, made)])
+        subprocess.run([*command, "--target", str(INSTALLED), *map(str, made)], check=True)
     if INSTALLED.exists():
         site.addsitedir(str(INSTALLED))  # with what its .pth files name

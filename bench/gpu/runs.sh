@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Everything that a GPU is to say, in four runs of ten minutes, on a machine without a network that forgets.
+#
+#   runs.sh pack       before, where there is a network, half an hour: build/carry/check.txz and peers.txz, to take along
+#   runs.sh check      device tests, pytest, compute-sanitizer; wants check.txz
+#   runs.sh ops        each op beside its peers, and cross-entropy of the first heads; wants peers.txz
+#   runs.sh heads      distances, then cross-entropy goes on where it ended
+#   runs.sh training   a model of 100 M parameters with both heads
+#
+# What it has goes to $OUT after each part, as archives of bench/results and logs: unpack them in the project's folder.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+export PATH="$PWD/.venv/bin:$PATH:/usr/local/cuda/bin" PYTHONUNBUFFERED=1
+OUT=${OUT:-build/gpu/out} device=build/gpu/device site=$PWD/build/gpu/site logs=build/gpu/log keep=build/keep
+mkdir -p "$OUT" $device $logs $keep bench/results
+
+pack() {
+  set -e
+  mkdir -p build/carry build/pack/peers
+  git rev-parse HEAD > $device/commit
+  cmake -G Ninja -S tests/device -B $device -DLOSSK_GPU=90a -DCMAKE_BUILD_TYPE=Release
+  cmake --build $device -j2
+  pip wheel . --no-build-isolation --no-deps --no-index -w build/pack \
+    -Cbuild-dir="$PWD/build/pack/package" -Ccmake.define.LOSSK_CUDA=ON -Ccmake.define.LOSSK_SM=90
+  unzip -o -j build/pack/lossk-*.whl lossk/_cuda.so -d $device
+  tar cJf build/carry/check.txz -C $device conformance kernels _cuda.so commit
+  python3 -c "from bench.gpu.peers import *; join(WHEELS, ROOT / 'build/pack/wheels')"
+  for wheel in build/pack/wheels/*.whl; do unzip -qo "$wheel" -d build/pack/peers; done
+  tar c -C build/pack peers | xz --x86 --lzma2=preset=9e,dict=192MiB > build/carry/peers.txz
+  ls -l build/carry
+}
+
+# The package's CPU part is built there, for its Python; the GPU part was built here, against another torch.
+check() {
+  python3 -m tarfile -e build/carry/check.txz $device && chmod +x $device/*
+  cp $device/commit build/gpu/
+  nvidia-smi -L
+  for program in conformance kernels; do timeout 170 $device/$program > $logs/$program.log 2>&1 & done
+  timeout 170 python3 -m pip install --verbose --no-build-isolation --no-deps --no-index --no-compile --upgrade \
+    --target "$site" -Cbuild-dir="$PWD/build/gpu/package" -Ccmake.define.LOSSK_CUDA=OFF . > $logs/build.log 2>&1
+  echo "package: $? at $SECONDS s"
+  cp $device/_cuda.so "$site/lossk/"
+  PYTHONPATH=$site python3 -c "import lossk; print(lossk.build_info())"
+  wait
+  tail -n 2 $logs/conformance.log $logs/kernels.log
+  PYTHONPATH=$site timeout -k 5 380 python3 -m pytest -m "not slow" --device=cuda -q -n 8 --ignore=tests/test_build.py \
+    > $logs/pytest.log 2>&1 &
+  for tool in memcheck initcheck racecheck synccheck; do
+    for program in conformance kernels; do
+      local except=
+      # It does not see that an mbarrier orders a plain bulk copy before the loads that follow.
+      [ $tool$program = racecheckconformance ] && except="--except Ring --except fence_mbarrier_init --except bulk_load"
+      LOSSK_SEEDS=1 timeout -k 5 380 compute-sanitizer --tool $tool --error-exitcode 1 $device/$program $except \
+        > $logs/$tool-$program.log 2>&1 &
+    done
+  done
+  wait
+  tail -n 3 $logs/*.log | cut -c1-200
+  tar czf "$OUT/check.tgz" $logs
+}
+
+save() {
+  find bench/results -mindepth 1 -maxdepth 1 ! -name cpu -exec cp -r {} $keep/ \;
+  tar czf "$OUT/$1.tgz" bench/results $logs
+  echo "$1 at $SECONDS s"
+}
+
+# Seconds that this part may take, the name of its log, and what python -m bench.gpu bench is told.
+bench() {
+  local limit=$1 name=$2
+  shift 2
+  timeout -k 5 "$limit" python3 -m bench.gpu bench --commit "$(cat build/gpu/commit || git rev-parse HEAD)" "$@" > $logs/"$name".log 2>&1
+  echo "$name: $?"
+  save "$name"
+}
+
+ops() {
+  [ -d build/gpu/peers ] || python3 -m tarfile -e build/carry/peers.txz build/gpu
+  bench 250 ops --only ceilings --only head --only live --only distillation
+  bench $((530 - SECONDS)) heads-8192 --only cross_entropy_8192 --minutes 4
+}
+
+heads() {
+  bench 140 distances --only harmonic --only elementwise
+  bench 150 heads-8192-more --only cross_entropy_8192 --minutes 2
+  bench 120 heads-2048 --only cross_entropy_2048 --minutes 1.7
+  bench $((540 - SECONDS)) heads-16384 --only cross_entropy_16384 --minutes 1.7
+}
+
+training() {
+  bench 330 training --only training
+}
+
+case ${1:-} in
+  pack | check) "$1" ;;
+  ops | heads | training)
+    cp -r $keep/. bench/results/
+    "$1"
+    tail -n 60 $logs/*.log | cut -c1-160
+    ;;
+  *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" && exit 2 ;;
+esac
