@@ -22,7 +22,7 @@ INSTALLED = ROOT / ".venv" / "nvcc" / "nvidia" / "cu13" / "bin" / "nvcc"
 UPDATE = "python cuda/check.py --update"
 JOBS = 2
 
-ANYWHERE = ("sm_80",)  # a file without a suffix, which CMakeLists.txt compiles for newer ones too: minutes each
+ANYWHERE = ("sm_80", "sm_90")  # a file without a suffix, which CMakeLists.txt compiles for newer ones too
 ONLY = {"_sm90": "sm_90a", "_sm100": "sm_100a"}
 WARNINGS = ["-Xptxas=-v,-warn-spills,-warn-lmem-usage", "-Werror", "all-warnings"]
 
@@ -32,16 +32,18 @@ INSTRUCTIONS = (
     *("MUFU.EX2", "LDL", "STL", "BAR"),
 )
 LOCAL_MEMORY = ("LDL", "STL")
+ALL = "all"  # how many instructions, of 16 bytes: what is far more than an instruction cache holds is slow
 HEADER = """\
 # What each kernel takes
 
-Registers, static shared memory and selected instructions of each kernel, as `make cuda-check` reads them off the
-compiler's output. Where it finds others, it fails; `python cuda/check.py --update` writes this file again.
+Registers, static shared memory, how many instructions of 16 bytes and some of them of each kernel, as `make cuda-check`
+reads them off the compiler's output. Where it finds others, it fails; `python cuda/check.py --update` writes this file
+again.
 
 Compiler: nvcc {version}
 
-| File | Kernel | For | Registers | Shared | Instructions |
-| --- | --- | --- | ---: | ---: | --- |
+| File | Kernel | For | Registers | Shared | Instructions | Among them |
+| --- | --- | --- | ---: | ---: | ---: | --- |
 """
 BLOCKS = """
 Shared memory that a launch asks for, in bytes, and threads, from each configuration.
@@ -83,7 +85,8 @@ class Kernel(NamedTuple):
     @property
     def row(self) -> str:
         counts = ", ".join(f"{name} {self.instructions[name]}" for name in INSTRUCTIONS if self.instructions.get(name))
-        return f"| {self.file} | `{self.name}` | {self.arch} | {self.registers} | {self.shared} | {counts} |"
+        size = self.instructions.get(ALL, 0)
+        return f"| {self.file} | `{self.name}` | {self.arch} | {self.registers} | {self.shared} | {size} | {counts} |"
 
 
 class Block(NamedTuple):
@@ -139,6 +142,7 @@ def parse_sass(text: str) -> dict[str, Counter]:
         if found := re.match(r"\s*\.section\s+\.text\.([^\s,\"]+)", line):
             current = counts.setdefault(found[1], Counter())
         elif found := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9_.]*)", line):
+            current[ALL] += 1
             current.update(name for name in INSTRUCTIONS if f"{found[1]}.".startswith(f"{name}."))
     return counts
 

@@ -74,10 +74,10 @@ def test_reads_registers_shared_memory_and_instructions():
     wgmma, less = kernels()
     assert (wgmma.registers, wgmma.shared, less.registers, less.shared) == (168, 32, 24, 0)
     assert wgmma.row == (
-        "| cuda/head/lse_sm90.cu | `head::lse_wgmma<device::Bf16>` | sm_90a | 168 | 32 "
+        "| cuda/head/lse_sm90.cu | `head::lse_wgmma<device::Bf16>` | sm_90a | 168 | 32 | 12 "
         "| HGMMA 1, UTMALDG 1, SYNCS 2, USETMAXREG 1, MUFU.EX2 1, BAR 1 |"
     )
-    assert less.instructions == {"LDSM": 1}
+    assert less.instructions == {"all": 2, "LDSM": 1}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,7 @@ def test_files_are_compiled_for_what_their_names_say(tmp_path):
     (tmp_path / "tests/device/conformance/y_sm90.cu").touch()
     assert [(job.file, job.arch) for job in check.find_jobs(tmp_path) if not job.test] == [
         ("cuda/a/x.cu", "sm_80"),
+        ("cuda/a/x.cu", "sm_90"),
         ("cuda/a/x_sm90.cu", "sm_90a"),
         ("cuda/x_sm100.cu", "sm_100a"),
     ]

@@ -23,22 +23,22 @@ LOSSK_BOTH constexpr T ceil_div(T x, T unit) {
 
 // Online log-sum-exp and its companions over some of a row's logits z, relative to their running maximum m.
 // Sums are kept of w (z - m), not of w z: entropy = log s - sum w(z - m)/s then has no cancellation at a large lse.
-template <class T>
+template <class T, class Column = int64_t>
 struct RowState {
-  T max = -INFINITY;   // m over the logits summed here
-  T sum = 0;           // sum w,         w = exp(z - m)
-  T shifted = 0;       // sum w (z - m)
-  T square = 0;        // sum w^2
-  T slope = 0;         // sum w d softcap(x) / dx, where a sketch is made (but not with every statistic)
-  T aux = 0;           // sum w aux_v
-  T aux_dot = 0;       // sum aux_v z_v  (over all logits, also those left out of the sums above)
-  T min = INFINITY;    // over all logits
-  T top = -INFINITY;   // over all logits, with its column
-  int64_t argmax = 0;  // the first of equal ones
+  T max = -INFINITY;  // m over the logits summed here
+  T sum = 0;          // sum w,         w = exp(z - m)
+  T shifted = 0;      // sum w (z - m)
+  T square = 0;       // sum w^2
+  T slope = 0;        // sum w d softcap(x) / dx, where a sketch is made (but not with every statistic)
+  T aux = 0;          // sum w aux_v
+  T aux_dot = 0;      // sum aux_v z_v  (over all logits, also those left out of the sums above)
+  T min = INFINITY;   // over all logits
+  T top = -INFINITY;  // over all logits, with its column
+  Column argmax = 0;  // the first of equal ones
 
   // Trap: two states that both saw only -inf must merge to that, not to exp(-inf + inf) = nan.
-  template <class U>
-  LOSSK_BOTH void merge(const RowState<U>& b) {
+  template <class U, class C>
+  LOSSK_BOTH void merge(const RowState<U, C>& b) {
     aux_dot += b.aux_dot;
     min = b.min < min ? b.min : min;
     if (b.top > top || (b.top == top && b.argmax < argmax)) top = b.top, argmax = b.argmax;

@@ -46,7 +46,7 @@ LossParams loss_params(const Operands& x, const Statistics& s, const LossCoefs& 
 #endif
 int rows_to_keep(const Operands& x) {
   const int64_t fit = LOSSK_KEPT_BYTES / (6 * int64_t{std::max(x.v, 1)}) / 128 * 128;
-  return static_cast<int>(std::clamp<int64_t>(fit, 128, round_up(x.n, 128)));
+  return static_cast<int>(std::clamp<int64_t>(fit, 128, round_up(std::max(x.n, 1), 128)));
 }
 
 // A band at a time: its logits are kept, the loss and dlogits made of them, and both gradients. Three products in all.
@@ -55,7 +55,7 @@ void loss_and_gradient(
     const Gradients& grads) {
   const int most = std::min(rows_to_keep(x), x.n), stride = round_up(x.v, 8);
   const int segment = segment_of(x.v), parts = x.path.parts * ceil_div(x.v, segment);
-  const int64_t floats = (c.full ? sizeof(RowState<float>) : sizeof(Partial)) / sizeof(float);
+  const int64_t floats = (c.full ? sizeof(FullState) : sizeof(Partial)) / sizeof(float);
   Tensor partial = x.scratch({parts, most, floats}, ScalarType::Float);
   Tensor kept = x.scratch({most, stride}, ScalarType::Float);
   Tensor out = x.scratch({most, stride}, x.like.scalar_type());

@@ -28,6 +28,13 @@ struct Picks {
   int count;          // K
 };
 
+struct Softcap {
+  float cap = 0, per = 0;  // and 1 / cap; 0: none
+
+  Softcap() = default;
+  Softcap(float cap) : cap(cap), per(cap > 0 ? 1 / cap : 0) {}
+};
+
 // z = softcap(scale (raw + bias)), softcap(x) = cap tanh(x / cap); then margin off the row's first entry. Or a
 // distance's, whose column is in bias, and 0 at the row's first entry.
 struct Head {
@@ -36,7 +43,8 @@ struct Head {
   Count rows_there, columns_there;  // of the product's
   const int* ids;                   // [N] which of the caller's rows each is; null: itself
   const float *bias, *scale, *aux;  // [V], [N], [V]; null: 0, 1, 1
-  float softcap, margin;            // 0: none
+  Softcap softcap;
+  float margin;  // 0: none
   Picks picks;
   Distance distance = Distance::none;
   float power = 0;
@@ -44,8 +52,8 @@ struct Head {
   int64_t of = 0;                // all of the caller's rows
 
   LOSSK_DEVICE int64_t id(int row) const { return ids ? ids[first_row + row] : first_row + row; }
-  bool plain() const { return !bias && !scale && softcap == 0 && margin == 0; }
-  LOSSK_HOST_DEVICE bool curved() const { return softcap > 0 || distance != Distance::none; }
+  bool plain() const { return !bias && !scale && softcap.cap == 0 && margin == 0; }
+  LOSSK_HOST_DEVICE bool curved() const { return softcap.cap > 0 || distance != Distance::none; }
 };
 
 }  // namespace lossk::head

@@ -43,7 +43,7 @@ class LogitLine {
   }
 
  private:
-  LogitRows<With::options, 1> rows_;
+  LogitRows<With::options> rows_;
   const Row row_;
   const int columns_;
   const float* raw_;

@@ -34,8 +34,13 @@ struct HarmonicFloats {
   }
 };
 
+// Of a row's picks, those begin .. end - 1 that lie in a tile; `column`: this thread's first.
+struct TilePicks {
+  int column = 0, begin = 0, end = 0;
+};
+
 // One thread's share of a tile's rows. A row's facts are read again for every tile: registers are for sums.
-template <With with, int slots>
+template <With with>
 class LogitRows {
   static constexpr bool options = with == With::options;
   using H = HarmonicLogit<HarmonicFloats>;
@@ -45,7 +50,8 @@ class LogitRows {
 
   LOSSK_DEVICE void begin(int slot, int row) {
     const Row r = this->row(row);
-    next_[slot] = r.there && head_.picks.count > 0 ? picked_columns(r)[0] : kNoColumn;
+    const int first = r.there && head_.picks.count > 0 ? picked_columns(r)[0] : kNoColumn;
+    following_ = slot == 0 ? first : min(following_, first);
   }
 
   LOSSK_DEVICE Row row(int row) const {
@@ -60,6 +66,7 @@ class LogitRows {
     return r;
   }
 
+  // Trap: read once a tile, not for each logit: the count may lie in memory.
   LOSSK_DEVICE int columns() const { return head_.columns_there.of(head_.columns); }
 
   // raw + bias of one column, which is there.
@@ -70,12 +77,12 @@ class LogitRows {
   LOSSK_DEVICE float logit(const Row& row, float unscaled) const {
     if constexpr (!options) return unscaled;
     const float x = row.scale * unscaled;
-    return head_.softcap > 0 ? head_.softcap * tanhf(x / head_.softcap) : x;
+    return head_.softcap.cap > 0 ? head_.softcap.cap * tanhf(x * head_.softcap.per) : x;
   }
   // d softcap(x) / dx, at z = softcap(x).
   LOSSK_DEVICE float slope(float z) const {
-    if (!options || head_.softcap <= 0) return 1;
-    const float t = z / head_.softcap;
+    if (!options || head_.softcap.cap <= 0) return 1;
+    const float t = z * head_.softcap.per;
     return 1 - t * t;
   }
 
@@ -95,37 +102,95 @@ class LogitRows {
     return harmonic_slope(row, is_squared(head_.distance) ? t : sqrtf(fmaxf(t, 0)));
   }
 
-  // visit(i, place in the caller's index [N, K]) for each pick of this thread's `count` logits in a tile, numbered as
-  // an epilogue's add has them.
-  template <int count, class F>
-  LOSSK_DEVICE void for_own_picks(int slot, const Row& row, int column, const F& visit) {
+  // The product's sums z(0), ..., z(count - 1) of this thread's columns column, column + 1, column + 8, ... become
+  // logits, before the margin; -inf from `columns` on.
+  template <int count, class Logits>
+  LOSSK_DEVICE void make_logits(const Row& row, int column, int columns, const Logits& z) const {
+    const auto place = [&](int i) { return column + i / 2 * 8 + i % 2; };
+    if constexpr (options) {
+      if (head_.bias)
+#pragma unroll
+        for (int i = 0; i < count; ++i)
+          if (place(i) < columns) z(i) += head_.bias[head_.first + place(i)];
+#pragma unroll
+      for (int i = 0; i < count; ++i) z(i) *= row.scale;
+      if (head_.softcap.cap > 0)
+#pragma unroll
+        for (int i = 0; i < count; ++i) z(i) = head_.softcap.cap * tanhf(z(i) * head_.softcap.per);
+    }
+    if constexpr (with == With::distance) {
+      // Trap: without these branches ptxas begins with all the loads, and finds no registers for them.
+      constexpr int kGroup = 8;
+#pragma unroll
+      for (int first = 0; first < count; first += kGroup)
+        if (place(first) < columns)
+#pragma unroll
+          for (int i = first; i < first + kGroup; ++i)
+            if (place(i) < columns) z(i) = row.there ? harmonic(row, distance(row, place(i), z(i))) : 0;
+    }
+    if (columns - column < 4 * count)
+#pragma unroll
+      for (int i = 0; i < count; ++i) z(i) = place(i) < columns ? z(i) : -INFINITY;
+  }
+
+  // The picks that lie in the tile's columns, once for each of a thread's rows and tile, in order; mostly none. One
+  // number says so for all its rows: a number each would be eight registers.
+  template <int count>
+  LOSSK_DEVICE TilePicks picks(int slot, const Row& row, int column) {
     const int lane_column = lane_index() % 4 * 2, first = head_.first + column - lane_column;
-    if (next_[slot] - first >= 4 * count) return;  // no overflow: columns and tiles are in [0, INT_MAX]
+    if (slot == 0) next_ = following_;
+    if (next_ - first >= 4 * count) return {};  // no overflow: columns and tiles are in [0, INT_MAX]
+    if (slot == 0) following_ = kNoColumn;
+    if (!row.there) return {};
     const int* columns = picked_columns(row);
-    int k = first_pick(columns, first);
-    for (; k < head_.picks.count && columns[k] - first < 4 * count; ++k) {
-      const int c = columns[k] - first - lane_column;
+    TilePicks found{first + lane_column, first_pick(columns, first), 0};
+#pragma unroll 1  // picks are rare: these loops' code is to be short
+    for (found.end = found.begin; found.end < head_.picks.count; ++found.end)
+      if (columns[found.end] - first >= 4 * count) break;
+    if (found.end < head_.picks.count) following_ = min(following_, columns[found.end]);
+    return found;
+  }
+
+  // visit(i, place in the caller's index [N, K]) for those of this thread's logits, numbered as an epilogue's add does.
+  template <class F>
+  LOSSK_DEVICE void for_own_picks(const TilePicks& picks, const Row& row, const F& visit) const {
+#pragma unroll 1
+    for (int k = picks.begin; k < picks.end; ++k) {
+      const int c = picked_columns(row)[k] - picks.column;
       if (c >= 0 && c % 8 < 2) visit(c / 8 * 2 + c % 8, place_of(row, k));
     }
-    next_[slot] = k < head_.picks.count ? columns[k] : kNoColumn;
   }
 
   // The same as bits: bit i where the i-th is picked.
-  template <int count>
-  LOSSK_DEVICE uint64_t picked(int slot, const Row& row, int column) {
+  LOSSK_DEVICE uint64_t picked(const TilePicks& picks, const Row& row) const {
     uint64_t bits = 0;
-    for_own_picks<count>(slot, row, column, [&](int i, int64_t) { bits |= uint64_t{1} << i; });
+    for_own_picks(picks, row, [&](int i, int64_t) { bits |= uint64_t{1} << i; });
     return bits;
   }
 
-  // visit(place in the caller's index [N, K], is it the row's first entry) for each pick of a column.
+  // visit(place in the caller's index [N, K], is it the row's first entry) for each pick of the i-th.
   template <class F>
-  LOSSK_DEVICE void for_picks(const Row& row, int column, const F& visit) const {
-    const int* columns = picked_columns(row);
-    for (int k = first_pick(columns, head_.first + column); k < head_.picks.count && columns[k] == head_.first + column;
-         ++k) {
-      const int64_t place = place_of(row, k);
-      visit(place, place == row.id * head_.picks.count);
+  LOSSK_DEVICE void for_picks(const TilePicks& picks, const Row& row, int i, const F& visit) const {
+    for_own_picks(picks, row, [&](int own, int64_t place) {
+      if (own == i) visit(place, place == row.id * head_.picks.count);
+    });
+  }
+
+  // z(i) = change(i, z(i)) for each bit i that is set.
+  // Trap: registers have no index. A picked logit, of which there is hardly one in a tile, is looked for among all;
+  // code for a pick at each of them would be nine tenths of a kernel, and too much for an instruction cache.
+  template <int count, class Logits, class F>
+  LOSSK_DEVICE static void change_picked(uint64_t bits, const Logits& z, const F& change) {
+#pragma unroll 1
+    for (; bits; bits &= bits - 1) {
+      const uint64_t below = (bits & ~(bits - 1)) - 1;
+      const int own = count_bits(static_cast<uint32_t>(below)) + count_bits(static_cast<uint32_t>(below >> 32));
+      float x = 0;
+#pragma unroll
+      for (int i = 0; i < count; ++i) x = i == own ? z(i) : x;
+      x = change(own, x);
+#pragma unroll
+      for (int i = 0; i < count; ++i) z(i) = i == own ? x : z(i);
     }
   }
 
@@ -140,6 +205,7 @@ class LogitRows {
   // The first of the row's picks at or after a column.
   LOSSK_DEVICE int first_pick(const int* columns, int column) const {
     int low = 0, high = head_.picks.count;
+#pragma unroll 1
     while (low < high) {
       const int middle = (low + high) / 2;
       if (columns[middle] < column) low = middle + 1;
@@ -149,7 +215,7 @@ class LogitRows {
   }
 
   const Head& head_;
-  int next_[slots];  // the first pick that no tile has met yet, or earlier
+  int next_, following_;  // the first pick of all rows that no tile before this one, or with this one, has met
 };
 
 }  // namespace lossk::head

@@ -12,7 +12,7 @@ struct Cut {
 // Bands as high as `bytes` hold of the logits of some heads.
 inline Cut cut_rows(const Operands& x, int columns, int heads, int64_t bytes) {
   const int64_t width = std::min(columns, round_up(x.v, 8)), fit = bytes / (4 * width * heads) / 128 * 128;
-  return {columns, static_cast<int>(std::clamp<int64_t>(fit, 128, round_up(x.n, 128)))};
+  return {columns, static_cast<int>(std::clamp<int64_t>(fit, 128, round_up(std::max(x.n, 1), 128)))};
 }
 
 constexpr int64_t kMostPartColumns = 1 << 24;  // of a grid's y, in spans

@@ -60,7 +60,7 @@ Statistics statistics(Operands& x, bool full, bool sketched, bool sums_z) {
   Statistics out = statistics_tensors(x, full, sketched);
   if (full) x.run(sum_aux({x.head.aux, x.v, data<double>(out.aux_sum)}, x.device.stream));
   const int segment = segment_of(x.v), parts = x.path.parts * ceil_div(x.v, segment);
-  const int64_t floats = (full ? sizeof(RowState<float>) : sizeof(Partial)) / sizeof(float);
+  const int64_t floats = (full ? sizeof(FullState) : sizeof(Partial)) / sizeof(float);
   Tensor partial = x.scratch({parts, n, floats}, ScalarType::Float);
   // Rows without columns have no sketch either.
   sketched = sketched && x.v > 0;

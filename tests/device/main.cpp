@@ -9,6 +9,8 @@
 #include <map>
 #include <set>
 
+#include <unistd.h>
+
 #include "device/harness.h"
 
 namespace lossk::test {
@@ -26,6 +28,8 @@ std::map<std::string, Test>& tests() {
 struct Options {
   std::string only;
   std::set<std::string> except;
+  std::string after;           // this one and those before it have run, in a process that is lost,
+  int passed = 0, failed = 0;  // and that is what came out
   bool list = false, one_schedule = false;
   int seeds = 4;
 #ifndef __CUDACC__
@@ -65,6 +69,9 @@ Options parse(int count, char** words) {
     if (option == "--only") o.only = value;
     else if (option == "--except") o.except.insert(value);
     else if (option == "--seeds") o.seeds = std::stoi(value);
+    else if (option == "--after") o.after = value;
+    else if (option == "--passed") o.passed = std::stoi(value);
+    else if (option == "--failed") o.failed = std::stoi(value);
 #ifndef __CUDACC__
     else {
       o.one_schedule = true;
@@ -153,6 +160,19 @@ int run_test(const std::string& name, const Test& test, const Options& options) 
 
 std::string runs(const Options& options) { return std::to_string(options.seeds) + " seeds"; }
 
+// After an illegal access every call fails until the process ends: the tests that are left get another.
+void go_on_if_lost(const std::string& name, int passed, int failed, char** words) {
+  if (cudaDeviceSynchronize() == cudaSuccess) return;
+  printf("the GPU's context is lost with it; the other tests run in a new process\n");
+  fflush(stdout);
+  std::string more[] = {"--after", name, "--passed", std::to_string(passed), "--failed", std::to_string(failed)};
+  std::vector<char*> all;
+  for (; *words; ++words) all.push_back(*words);
+  for (auto& word : more) all.push_back(word.data());
+  all.push_back(nullptr);
+  execv("/proc/self/exe", all.data());
+}
+
 bool ready() {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) {
@@ -203,6 +223,8 @@ std::vector<emulator::Schedule> schedules(const Options& options) {
   return all;
 }
 
+void go_on_if_lost(const std::string&, int, int, char**) {}
+
 std::string runs(const Options& options) {
   const auto all = schedules(options);
   return std::to_string(all.size()) + " schedules, seeds 1 to " + std::to_string(all.back().seed);
@@ -236,8 +258,9 @@ int main(int count, char** words) {
     return 0;
   }
   if (!ready()) return 0;
-  int passed = 0, failed = 0;
+  int passed = options.passed, failed = options.failed;
   for (const auto& [name, test] : tests()) {
+    if (name <= options.after) continue;
     if ((!options.only.empty() && options.only != name) || options.except.count(name)) continue;
     printf("%-40s ", name.c_str());  // before it runs: one that hangs is known by name
     fflush(stdout);
@@ -248,6 +271,7 @@ int main(int count, char** words) {
     failed += bad;
     passed += !bad;
     fflush(stdout);
+    if (bad) go_on_if_lost(name, passed, failed, words);
   }
   printf("%d passed, %d failed\n", passed, failed);
   return failed || !passed;

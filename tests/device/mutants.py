@@ -37,6 +37,7 @@ class Kernel(NamedTuple):
 
 
 STATS_MMA = Kernel("head/stats/stats.cu", ("stats_mma_bank_conflicts", "stats_mma_edges", "stats_mma_bf16"))
+STATS_FLOAT = Kernel("head/stats/stats.cu", ("stats_mma_fp32",))
 STATS_WGMMA = Kernel("head/stats/stats_sm90.cu", ("stats_wgmma_edges", "stats_wgmma_turns", "stats_wgmma_bf16"))
 GRADIENT_MMA = Kernel(
     "head/gradient/gradient.cu", ("gradient_mma_bank_conflicts", "gradient_mma_edges", "gradient_mma_bf16")
@@ -80,6 +81,7 @@ class Mutant(NamedTuple):
 
 
 _MMA, _WGMMA, _RING = "head/product/product_mma.cuh", "head/product/product_wgmma.cuh", "device/ring.h"
+_TOTALS = "head/product/totals.cuh"
 _STATS, _MERGE, _LOGITS = "head/stats/stats.cuh", "head/stats/merge.cuh", "head/logits.cuh"
 _STORE, _DLOGITS, _SUMS = (f"head/gradient/{name}.cuh" for name in ("store", "dlogits", "sums"))
 _SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", "head/head.h"
@@ -110,7 +112,7 @@ MUTANTS = [
         STATS_MMA,
         _MMA,
         "cp_async<16>(element_address<along>(tile, row, step),",
-        "cp_async<16>(tile + line * kLineBytes + 2 * place,",
+        "cp_async<16>(tile + (line + i) * kLineBytes + 2 * place,",
     ),
     Mutant("wrong swizzle", STATS_MMA, "device/swizzle.h", "chunk ^ offset / 128", "chunk ^ offset / 256"),
     Mutant(
@@ -139,7 +141,7 @@ MUTANTS = [
     Mutant("off-by-one tail", STATS_MMA, _MMA, "first + row < m.rows &&", "first + row <= m.rows &&"),
     Mutant("off-by-one tail", STATS_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
     Mutant("off-by-one tail", GRADIENT_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
-    Mutant("off-by-one tail", STATS_MMA, _STATS, "there = c < rows_.columns();", "there = c <= rows_.columns();"),
+    Mutant("off-by-one tail", STATS_MMA, _LOGITS, "z(i) = place(i) < columns ?", "z(i) = place(i) <= columns ?"),
     Mutant("off-by-one tail", STATS_MMA, _MERGE, "if (line >= p.head.rows_there", "if (line > p.head.rows_there"),
     Mutant("off-by-one tail", STATS_MMA, _LOGITS, "Row r{row < head_", "Row r{row <= head_"),
     Mutant("overrun", STATS_MMA, _MMA, "shared.b[next.stage])", "shared.b[next.stage + 1])"),
@@ -147,7 +149,7 @@ MUTANTS = [
         "divergence", STATS_MMA, _STATS, "found_[slot].merge_quad();", "if (lane_index()) found_[slot].merge_quad();"
     ),
     Mutant("missing reduction", STATS_MMA, _STATS, "found_[slot].merge_quad();", ""),
-    Mutant("stale registers", STATS_MMA, _MMA, "[i / 4 % kWide][i % 4] = 0;", "[i / 4 % kWide][i % 4] += 0;"),
+    Mutant("stale registers", STATS_MMA, _MMA, "sum(i) = 0;", "sum(i) += 0;"),
     Mutant(
         "wrong value",
         STATS_MMA,
@@ -156,15 +158,20 @@ MUTANTS = [
         "top;\n    float part",
     ),
     Mutant("wrong value", STATS_MMA, _LOGITS, "visit(c / 8 * 2 + c % 8,", "visit(c / 8 * 2,"),
-    Mutant("wrong value", STATS_MMA, _LOGITS, "next_[slot] - first >= 4 * count", "next_[slot] - first >= 2 * count"),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "next_ - first >= 4 * count", "next_ - first >= 2 * count"),
     Mutant(
         "wrong value",
         STATS_MMA,
         _LOGITS,
-        "next_[slot] = k < head_.picks.count ? columns[k] : kNoColumn;",
-        "next_[slot] = kNoColumn;",
+        "following_ = min(following_, columns[found.end]);",
+        ";",
     ),
-    Mutant("wrong value", STATS_MMA, _STATS, "if (is_picked) z(i) = kNone;", ""),
+    Mutant("wrong value", STATS_MMA, _STATS, "if (picked >> i & 1) z(i) = kNone;", ""),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "z(i) = i == own ? x : z(i);", "z(i) = i > own ? x : z(i);"),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "bits &= bits - 1", "bits = 0"),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "slot == 0 ? first : min(following_, first)", "first"),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "if (slot == 0) next_ = following_;", "next_ = following_;"),
+    Mutant("wrong value", STATS_MMA, _LOGITS, "columns[found.end] - first >= 4 * count", "columns[found.end] >= first"),
     Mutant("wrong value", STATS_MMA, _STATS, "by * (s.shifted + s.sum * (s.max - shift))", "by * s.shifted"),
     Mutant("wrong value", STATS_MMA, _MERGE, "met = met || index[j] == index[i]", "met = false"),
     Mutant("wrong value", STATS_MMA, _MERGE, "picked[i] = NAN;", ""),
@@ -179,15 +186,19 @@ MUTANTS = [
     Mutant("overrun", GRADIENT_MMA, _DLOGITS, " && first < p_.stride;", ";"),
     Mutant("overrun", GRADIENT_MMA, _DLOGITS, "line < p_.head.rows && first", "first"),
     Mutant("overrun", GRADIENT_MMA, _STORE, "there && first < p_.columns", "there"),
-    Mutant("overrun", GRADIENT_MMA, _STORE, "if (columns > 1) to[1]", "to[1]"),
+    Mutant("overrun", GRADIENT_MMA, _STORE, "if (c + 1 < columns) to[c + 1]", "to[c + 1]"),
     Mutant("overrun", GRADIENT_MMA, _STORE, "if (i < columns) to[i]", "to[i]"),
     Mutant("misalignment", GRADIENT_MMA, _STORE, "if (p_.columns % 8 == 0)", "if (true)"),
     Mutant("divergence", GRADIENT_MMA, _STORE, "gather_group(x);", "if (there) gather_group(x);"),
     Mutant("wrong layout", GRADIENT_MMA, _NARROW, "if (upper) x.pairs[i] = other;", "if (!upper) x.pairs[i] = other;"),
     Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "z - margin - t.lse", "z - t.lse"),
-    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "!picked && a[4]", "a[4]"),
+    Mutant("wrong value", GRADIENT_MMA, _DLOGITS, "!pick && a[4]", "a[4]"),
     Mutant("wrong value", GRADIENT_MMA, _DLOGITS, " = rows_.slope(z);", " = 1;"),
     Mutant("wrong value", GRADIENT_MMA, _STORE, "if (!p_.first)", "if (true)"),
+    Mutant("overrun", GRADIENT_MMA, _STORE, "if (c < columns) before[k] = ", "before[k] = "),
+    Mutant("wrong value", GRADIENT_MMA, _STORE, "c = (first / 2 + k) * 8", "c = k * 8"),
+    Mutant("wrong value", STATS_FLOAT, _TOTALS, "float& sum : sums_) sum = 0;", "float& sum : sums_) sum += 0;"),
+    Mutant("wrong value", STATS_FLOAT, _TOTALS, "sums_[i] += d(i), d(i) = 0;", "sums_[i] += d(i);"),
     Mutant("missing barrier", GRADIENT_MMA, _SUMS, "  sync_block();\n", ""),
     Mutant("off-by-one tail", GRADIENT_MMA, _SUMS, "own >= columns", "own > columns"),
     Mutant(
@@ -343,13 +354,14 @@ MUTANTS = [
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "p.depth_there.of(p.depth)", "p.depth"),
     Mutant("stale registers", GRADIENT_WGMMA, _WGMMA, "float d[C::kColumns / 2] = {};", "float d[C::kColumns / 2];"),
     # ---- distances
-    Mutant("wrong value", HARMONIC_STATS, _STATS, "z(i) = first ? 0 : z(i);", ";"),
+    Mutant("wrong value", HARMONIC_STATS, _STATS, "x = first ? 0 : x;", ";"),
     Mutant(
         "wrong value", HARMONIC_STATS, _LOGITS, "return H::logit(head_.distance,", "return -H::logit(head_.distance,"
     ),
     Mutant("wrong value", HARMONIC_STATS, _LOGITS, "r.eps = of[2 * head_.of]", "r.eps = of[3 * head_.of]"),
+    Mutant("wrong value", HARMONIC_STATS, _STATS, "part[i % 4] += z(i);", "part[i % 4] = z(i);"),
     Mutant("wrong value", HARMONIC_SKETCH, _LOGITS, "z * -kLog2E / head_.power", "z * -kLog2E"),
-    Mutant("wrong value", HARMONIC_GRADIENT, _DLOGITS, "if (first) d = t.row.target, z = 0;", "if (first) z = 0;"),
+    Mutant("wrong value", HARMONIC_GRADIENT, _DLOGITS, "d = is_target ? t.row.target : rows_", "d = rows_"),
     Mutant("wrong value", HARMONIC_GRADIENT, _DLOGITS, "if constexpr (!live) g += t.a[1];", ""),
     Mutant(
         "wrong value", HARMONIC_GRADIENT, _DLOGITS, "if (p_.head.distance == Distance::cosine) g *=", "if (false) g *="
@@ -361,7 +373,7 @@ MUTANTS = [
         "sums_[slot][0] += rounded(g);",
         "sums_[slot][0] += g * (1 + 0x1p-6f);",
     ),
-    Mutant("wrong value", HARMONIC_FILL, _FILL, "p.head.curved() ? s(2) : 1", "p.head.softcap > 0 ? s(2) : 1"),
+    Mutant("wrong value", HARMONIC_FILL, _FILL, "p.head.curved() ? s(2) : 1", "p.head.softcap.cap > 0 ? s(2) : 1"),
     Mutant("wrong value", HARMONIC_FILL, _FILL, "q = fminf(q * t.head.bias[column], kMostQ);", ";"),
     Mutant("wrong value", HARMONIC_FILL, _FILL, "missing != 0 ? t.missing[line] : 0;", "0;"),
     Mutant("wrong value", OWN, _OWN, "sum[c] - by *", "sum[c] + by *"),

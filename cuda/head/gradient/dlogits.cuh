@@ -27,20 +27,26 @@ class DlogitsEpilogue {
   template <int count, class Logits>
   LOSSK_DEVICE void add(int slot, int line, int column, const Logits& z) {
     const Terms t = terms(line);
+    const TilePicks picks = rows_.template picks<count>(slot, t.row, column);
     if constexpr (options) {
-      const uint64_t picked = rows_.template picked<count>(slot, t.row, column);
-#pragma unroll
-      for (int i = 0; i < count; ++i) {
+      const uint64_t picked = rows_.picked(picks, t.row);
+      const auto dlogit = [&](int i, float raw, const Pick* pick) {
         const int c = column + i / 2 * 8 + i % 2;
-        if constexpr (with == With::distance) z(i) = harmonic_dlogit(slot, t, c, z(i), picked >> i & 1);
-        else z(i) = any_dlogit(slot, t, c, z(i), picked >> i & 1);
-      }
+        return with == With::distance ? harmonic_dlogit(slot, t, c, raw, pick) : any_dlogit(slot, t, c, raw, pick);
+      };
+#pragma unroll
+      for (int i = 0; i < count; ++i)
+        if (!(picked >> i & 1)) z(i) = dlogit(i, z(i), nullptr);
+      rows_.template change_picked<count>(picked, z, [&](int i, float raw) {
+        const Pick pick = pick_of(t, picks, i);
+        return dlogit(i, raw, &pick);
+      });
     } else {
 #pragma unroll
       for (int i = 0; i < count; ++i) z(i) = plain_dlogit(t, column + i / 2 * 8 + i % 2, z(i));
-      rows_.template for_own_picks<count>(slot, t.row, column, [&](int own, int64_t place) {
+      rows_.for_own_picks(picks, t.row, [&](int own, int64_t place) {
         const float minus =
-            p_.coefs.pick && column + own / 2 * 8 + own % 2 < rows_.columns() ? t.unit * p_.coefs.pick[place] : 0;
+            p_.coefs.pick && column + own / 2 * 8 + own % 2 < t.columns ? t.unit * p_.coefs.pick[place] : 0;
 #pragma unroll
         for (int i = 0; i < count; ++i) z(i) -= i == own ? minus : 0;
       });
@@ -67,10 +73,11 @@ class DlogitsEpilogue {
 
   struct Terms {  // what a row's dlogits are made with
     Row row;
+    int columns;
     float unit, lse, lse_low, lse_excl, lse_excl_low, a[kCoefs];
   };
   LOSSK_DEVICE Terms terms(int line) const {
-    Terms t{rows_.row(line), 1, 0, 0, -INFINITY, 0, {}};
+    Terms t{rows_.row(line), rows_.columns(), 1, 0, 0, -INFINITY, 0, {}};
     if (!t.row.there) return t;
     const Coefs& c = p_.coefs;
     const int64_t id = t.row.id;
@@ -84,19 +91,28 @@ class DlogitsEpilogue {
   // Of a logit and its row's a0 alone. z - lse first: the difference of two large numbers is exact, of their multiples
   // it is not.
   LOSSK_DEVICE float plain_dlogit(const Terms& t, int column, float z) const {
-    if (!t.row.there || column >= rows_.columns()) return 0;
+    if (!t.row.there || column >= t.columns) return 0;
     return t.a[0] * exp2_approx((z - t.lse - t.lse_low) * kLog2E);
   }
 
-  LOSSK_DEVICE float any_dlogit(int slot, const Terms& t, int column, float raw, bool picked) {
-    if (!t.row.there || column >= rows_.columns()) return 0;
+  struct Pick {           // of a logit
+    bool target = false;  // the row's first entry is among them
+    float minus = 0;
+  };
+  LOSSK_DEVICE Pick pick_of(const Terms& t, const TilePicks& picks, int i) const {
+    Pick pick;
+    rows_.for_picks(picks, t.row, i, [&](int64_t place, bool first) {
+      pick.target |= first;
+      if (p_.coefs.pick) pick.minus += t.unit * p_.coefs.pick[place];
+    });
+    return pick;
+  }
+
+  // `pick`: null where the column is not picked.
+  LOSSK_DEVICE float any_dlogit(int slot, const Terms& t, int column, float raw, const Pick* pick) {
+    if (!t.row.there || column >= t.columns) return 0;
     const float unscaled = rows_.unscaled(column, raw), z = rows_.logit(t.row, unscaled);
-    float margin = 0, minus = 0;
-    if (picked)
-      rows_.for_picks(t.row, column, [&](int64_t place, bool first) {
-        if (first) margin = p_.head.margin;
-        if (p_.coefs.pick) minus += t.unit * p_.coefs.pick[place];
-      });
+    const float margin = pick && pick->target ? p_.head.margin : 0;
     const float logp = z - margin - t.lse - t.lse_low;
     const float p = full ? expf(logp) : exp2_approx(logp * kLog2E);  // differences of statistics feel the last bits
     const float* a = t.a;
@@ -106,30 +122,27 @@ class DlogitsEpilogue {
       g = p * (a[0] + (p == 0 ? 0 : a[1] * logp) + a[2] * p + a[3] * aux);
       if constexpr (!live) g += a[5] * aux;
       // exp(z - lse_excl) itself: written as a multiple of p it would cancel against 1 - p at a peaked target.
-      if (!picked && a[4] != 0 && t.lse_excl != -INFINITY) g += a[4] * expf(z - t.lse_excl - t.lse_excl_low);
+      if (!pick && a[4] != 0 && t.lse_excl != -INFINITY) g += a[4] * expf(z - t.lse_excl - t.lse_excl_low);
     }
     const float slope = rows_.slope(z);
     if constexpr (live) sums_[slot][1] += g * slope;
-    g = (g - minus) * slope;
+    g = (g - (pick ? pick->minus : 0)) * slope;
     if constexpr (live) sums_[slot][2] += g * g;
     if (p_.row_sums && g != 0) sums_[slot][0] += g * unscaled;
     return g * t.row.scale;
   }
 
   // By -h.
-  LOSSK_DEVICE float harmonic_dlogit(int slot, const Terms& t, int column, float raw, bool picked) {
-    if (!t.row.there || column >= rows_.columns()) return 0;
-    float d = rows_.distance(t.row, column, raw), z = rows_.harmonic(t.row, d), minus = 0;
-    if (picked)
-      rows_.for_picks(t.row, column, [&](int64_t place, bool first) {
-        if (first) d = t.row.target, z = 0;
-        if (p_.coefs.pick) minus += t.unit * p_.coefs.pick[place];
-      });
+  LOSSK_DEVICE float harmonic_dlogit(int slot, const Terms& t, int column, float raw, const Pick* pick) {
+    if (!t.row.there || column >= t.columns) return 0;
+    const bool is_target = pick && pick->target;
+    const float d = is_target ? t.row.target : rows_.distance(t.row, column, raw);
+    const float z = is_target ? 0 : rows_.harmonic(t.row, d);
     float g = t.a[0] * exp2_approx((z - t.lse - t.lse_low) * kLog2E);
     if constexpr (!live) g += t.a[1];
     const float slope = rows_.harmonic_slope(t.row, d);
     if constexpr (live) sums_[slot][1] += g * slope;
-    g = (g - minus) * slope;
+    g = (g - (pick ? pick->minus : 0)) * slope;
     if constexpr (live) sums_[slot][2] += g * g;
     if (p_.head.distance == Distance::cosine) g *= p_.head.bias[p_.head.first + column];
     // Of what the products take: the two cancel near a centre.
@@ -180,7 +193,7 @@ class DlogitsEpilogue {
   }
 
   const Params& p_;
-  LogitRows<with, slots> rows_;
+  LogitRows<with> rows_;
   float sums_[slots][kSums ? kSums : 1];
 };
 template <class T, int slots>

@@ -23,23 +23,11 @@ class StoreEpilogue {
     const int64_t own = int64_t{row} * p_.columns;
     const int64_t line = there && p_.ids ? int64_t{p_.ids[row]} * p_.columns : own;
     const int64_t sums = p_.sum_by_ids ? line : own;
-    if (!p_.first || !p_.last || kWide || p_.wide) {
+    const int columns = there ? p_.columns - column : 0;  // from this thread's first on
 #pragma unroll
-      for (int i = 0; i < count; i += 2) {
-        const int c = column + i / 2 * 8, columns = p_.columns - c;
-        if (!there || columns <= 0) continue;
-        z(i) *= back, z(i + 1) *= back;
-        if (!p_.first) {
-          const Two before = read(p_.sum + sums + c, columns);
-          z(i) += before.x, z(i + 1) += before.y;
-        }
-        if (!p_.last) write(p_.sum + sums + c, {z(i), z(i + 1)}, columns);
-        else if (kWide || p_.wide) write(static_cast<float*>(p_.out) + line + c, {z(i), z(i + 1)}, columns);
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < count; ++i) z(i) *= back;
-    }
+    for (int i = 0; i < count; ++i) z(i) *= back;
+    if (p_.columns % 2 == 0) floats<count, true>(sums, line, column, columns, z);
+    else floats<count, false>(sums, line, column, columns, z);
     if (!p_.last || kWide || p_.wide) return;
     const int lane = lane_index() % 4;
 #pragma unroll
@@ -58,21 +46,50 @@ class StoreEpilogue {
  private:
   static constexpr bool kWide = std::is_same_v<T, float>;
 
+  // What is read and written as float32. `even`: rows of an even length, whose pairs are aligned.
+  template <int count, bool even, class Sums>
+  LOSSK_DEVICE void floats(int64_t sums, int64_t line, int column, int columns, const Sums& z) const {
+    if (!p_.first) add_before<count, even>(p_.sum + sums + column, columns, z);
+    if (!p_.last) write_floats<count, even>(p_.sum + sums + column, columns, z);
+    else if (kWide || p_.wide) write_floats<count, even>(static_cast<float*>(p_.out) + line + column, columns, z);
+  }
+
   struct alignas(8) Two {
     float x, y;
   };
-  // At an even column, `columns` of them from there to the row's end. Rows of an odd length do not keep alignment.
-  LOSSK_DEVICE Two read(const float* from, int columns) const {
-    if (p_.columns % 2 == 0) return *reinterpret_cast<const Two*>(from);
-    return {from[0], columns > 1 ? from[1] : 0};
-  }
-  LOSSK_DEVICE void write(float* to, const Two& x, int columns) const {
-    if (p_.columns % 2 == 0) {
-      *reinterpret_cast<Two*>(to) = x;
-      return;
+  // Loads together, for one after the other each would take as long as all: memory is half a thousand clocks away.
+  template <int count, bool even, class Sums>
+  LOSSK_DEVICE static void add_before(const float* from, int columns, const Sums& z) {
+    constexpr int kTogether = count < 32 ? count : 32;
+#pragma unroll
+    for (int first = 0; first < count; first += kTogether) {
+      Two before[kTogether / 2] = {};
+#pragma unroll
+      for (int k = 0; k < kTogether / 2; ++k) {
+        const int c = (first / 2 + k) * 8;
+        if constexpr (even) {
+          if (c < columns) before[k] = *reinterpret_cast<const Two*>(from + c);
+        } else {
+          if (c < columns) before[k].x = from[c];
+          if (c + 1 < columns) before[k].y = from[c + 1];
+        }
+      }
+#pragma unroll
+      for (int k = 0; k < kTogether / 2; ++k) z(first + 2 * k) += before[k].x, z(first + 2 * k + 1) += before[k].y;
     }
-    to[0] = x.x;
-    if (columns > 1) to[1] = x.y;
+  }
+  template <int count, bool even, class Sums>
+  LOSSK_DEVICE static void write_floats(float* to, int columns, const Sums& z) {
+#pragma unroll
+    for (int i = 0; i < count; i += 2) {
+      const int c = i / 2 * 8;
+      if constexpr (even) {
+        if (c < columns) *reinterpret_cast<Two*>(to + c) = {z(i), z(i + 1)};
+      } else {
+        if (c < columns) to[c] = z(i);
+        if (c + 1 < columns) to[c + 1] = z(i + 1);
+      }
+    }
   }
   LOSSK_DEVICE void write(uint16_t* to, const Eight& x, int columns) const {
     if (p_.columns % 8 == 0) {

@@ -8,9 +8,10 @@ namespace lossk::head {
 // A warp has 16 rows, as a fragment has them: a thread two of them, slots, and pairs of columns 8 apart.
 constexpr int kKeptThreads = 128, kKeptRows = 16 * kKeptThreads / kWarp, kKeptColumns = 64;
 
-// A block of threads for each 64 rows and each span of columns.
+// A block of threads for each 64 rows and each span of columns. (One on a multiprocessor at least: without the number
+// ptxas spills for more of them on sm_90.)
 template <class T, template <class, int> class Epilogue>
-__global__ void __launch_bounds__(kKeptThreads) dlogits_of_kept(const __grid_constant__ KeptDlogitsParams p) {
+__global__ void __launch_bounds__(kKeptThreads, 1) dlogits_of_kept(const __grid_constant__ KeptDlogitsParams p) {
   constexpr int kCount = kKeptColumns / 4;
   const Head& head = p.dlogits.head;
   const int lane = lane_index(), rows = head.rows_there.of(head.rows);

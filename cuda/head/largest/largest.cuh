@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(kLineThreads) merge_rows_sampled(const __grid_
   RowState<double> s;
   Sampled best{};
   for (int i = 0; i < p.segments; ++i) {
-    RowState<float> one;
+    FullState one;
     const Partial partial = p.partial[int64_t{i} * p.n + row];
     one.max = partial.max, one.sum = partial.sum;
     s.merge(one);

@@ -1,5 +1,6 @@
 // From the host: a product's launch, the same for every epilogue.
 #pragma once
+#include <algorithm>
 #include <climits>
 
 #include "device/launch.h"
@@ -34,20 +35,23 @@ template <class F>
   }
 }
 
-// As many blocks as run at once, each with its share of the work.
+#ifndef LOSSK_MOST_BLOCKS  // tests want several pieces for a block, from few
+#define LOSSK_MOST_BLOCKS INT_MAX
+#endif
+
+// As many blocks as run at once, each with its share of the work; 0 where there is none.
 template <class Config, class Epilogue, class... Parameters>
-[[nodiscard]] cudaError_t launch_product(
-    void (*kernel)(Parameters...), const Product& p, cudaStream_t stream,
-    const std::type_identity_t<Parameters>&... parameters) {
-  const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows)} * ceil_div(p.b.rows, p.span);
-  if (pieces == 0) return cudaSuccess;
+[[nodiscard]] cudaError_t plan_product(
+    void (*kernel)(Parameters...), const Product& p, cudaStream_t stream, device::Launch* l) {
   constexpr int kBytes = Config::kSharedBytes + kColumnSumBytes<Config, Epilogue>;
   static_assert(kBytes <= Config::kMostSharedBytes);
-  device::Launch l{1, Config::kThreads, kBytes, stream};
+  *l = {0, Config::kThreads, kBytes, stream};
+  const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows)} * ceil_div(p.b.rows, p.span);
+  if (pieces == 0) return cudaSuccess;
   int blocks = 0;
-  if (const auto error = device::resident_blocks(kernel, l, &blocks); error != cudaSuccess) return error;
-  l.blocks = static_cast<int>(std::min<int64_t>(pieces, blocks));
-  return device::launch(kernel, l, parameters...);
+  if (const auto error = device::resident_blocks(kernel, *l, &blocks); error != cudaSuccess) return error;
+  l->blocks = static_cast<int>(std::min({pieces, int64_t{blocks}, int64_t{LOSSK_MOST_BLOCKS}}));
+  return cudaSuccess;
 }
 
 // TMA's view of an operand, in the boxes that load_boxes asks for.

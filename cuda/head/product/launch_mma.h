@@ -8,9 +8,12 @@ namespace lossk::head {
 template <class T, Along a, Along b, template <class, int> class Epilogue>
 [[nodiscard]] cudaError_t multiply_mma_sync(
     const Product& p, const typename Epilogue<T, 1>::Params& parameters, cudaStream_t stream) {
-  using Config = MmaConfigOf<Epilogue<T, 1>>;
+  using Config = MmaConfigOf<T, Epilogue>;
   if (!valid(p, Config::kColumns)) return cudaErrorInvalidValue;
-  return launch_product<Config, Epilogue<T, 1>>(product_mma_sync<T, a, b, Epilogue>, p, stream, p, parameters);
+  device::Launch l{};
+  const auto kernel = product_mma_sync<T, a, b, Epilogue>;
+  const auto error = plan_product<Config, Epilogue<T, 1>>(kernel, p, stream, &l);
+  return error != cudaSuccess || l.blocks.x == 0 ? error : device::launch(kernel, l, p, parameters);
 }
 
 struct MmaSync {

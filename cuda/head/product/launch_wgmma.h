@@ -8,17 +8,20 @@ namespace lossk::head {
 template <class T, Along a, Along b, template <class, int> class Epilogue>
 [[nodiscard]] cudaError_t multiply_wgmma(
     const Product& p, const typename Epilogue<T, 1>::Params& parameters, cudaStream_t stream) {
-  using Config = WgmmaConfigOf<Epilogue<T, 1>>;
+  using Config = WgmmaConfigOf<T, Epilogue>;
   if (!valid(p, Config::kColumns)) return cudaErrorInvalidValue;
-  if (p.a.rows == 0 || p.b.rows == 0) return cudaSuccess;
-  TensorMap map_a{}, map_b{};  // TMA knows no empty tensor: without depth nobody looks at them
-  if (p.depth == 0)
-    return launch_product<Config, Epilogue<T, 1>>(
-        product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
-  if (const auto error = map_operand<T, a>(&map_a, p.a, p.depth, Config::kRows); error != cudaSuccess) return error;
-  if (const auto error = map_operand<T, b>(&map_b, p.b, p.depth, Config::kColumns); error != cudaSuccess) return error;
-  return launch_product<Config, Epilogue<T, 1>>(
-      product_wgmma<T, a, b, Epilogue>, p, stream, p, map_a, map_b, parameters);
+  device::Launch l{};
+  const auto kernel = product_wgmma<T, a, b, Epilogue>;
+  // Before the maps: the driver makes none on a thread that has no context yet, which the runtime's calls here begin.
+  const auto error = plan_product<Config, Epilogue<T, 1>>(kernel, p, stream, &l);
+  if (error != cudaSuccess || l.blocks.x == 0) return error;
+  TensorMap map_a{}, map_b{};
+  if (p.depth > 0) {  // TMA knows no empty tensor: without depth nobody looks at them
+    if (const auto error = map_operand<T, a>(&map_a, p.a, p.depth, Config::kRows); error != cudaSuccess) return error;
+    if (const auto error = map_operand<T, b>(&map_b, p.b, p.depth, Config::kColumns); error != cudaSuccess)
+      return error;
+  }
+  return device::launch(kernel, l, p, map_a, map_b, parameters);
 }
 
 struct Wgmma {

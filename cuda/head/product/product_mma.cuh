@@ -8,13 +8,14 @@
 #include "device/warp.h"
 #include "head/product/columns.cuh"
 #include "head/product/config.h"
+#include "head/product/totals.cuh"
 
 namespace lossk::head {
 
 using namespace device;
 
-template <class Epilogue>
-using MmaConfigOf = std::conditional_t<Epilogue::kManyRegisters, MmaNarrowConfig, MmaConfig>;
+template <class T, template <class, int> class Epilogue>
+using MmaConfigOf = std::conditional_t<Epilogue<T, 1>::kManyRegisters || kSumsOften<T>, MmaNarrowConfig, MmaConfig>;
 
 // Where 8 elements lie in a tile: of row `row`, steps depth .. depth + 7; or of step `depth`, rows row .. row + 7.
 template <Along along>
@@ -24,21 +25,21 @@ LOSSK_DEVICE uint32_t element_address(uint32_t tile, int row, int depth) {
 }
 
 // Starts the copies of a plane's rows first.., steps depth.., into a tile. What is not there is zero.
+// One address that grows, not one a copy: sixteen of them took the registers of what a persistent block must keep.
 template <Along along, int rows, int threads>
 LOSSK_DEVICE void load_tile(uint32_t tile, const Matrix& m, int plane, int first, int depth, int end_depth) {
   constexpr int kLine = (along == Along::depth ? kDepth : rows) / 8;  // copies for a line
-#pragma unroll
-  for (int i = threadIdx.x; i < rows * kDepth / 8; i += threads) {
-    const int line = i / kLine, place = i % kLine * 8;
-    const int row = along == Along::depth ? line : place, step = along == Along::depth ? place : line;
+  constexpr int kTogether = threads / kLine, kLines = along == Along::depth ? rows : kDepth;
+  static_assert(threads % kLine == 0 && kLines % kTogether == 0);
+  const int line = static_cast<int>(threadIdx.x) / kLine, place = static_cast<int>(threadIdx.x) % kLine * 8;
+  const int first_line = along == Along::depth ? first : depth, first_place = along == Along::depth ? depth : first;
+  int64_t from = (first_line + line) * m.stride + first_place + place + (plane ? plane * m.plane : 0);
+#pragma unroll 4
+  for (int i = 0; i < kLines; i += kTogether, from += kTogether * m.stride) {
+    const int row = along == Along::depth ? line + i : place, step = along == Along::depth ? place : line + i;
     const bool there = first + row < m.rows && depth + step < end_depth;
-    int64_t offset = 0;
-    if (there) {
-      offset =
-          along == Along::depth ? (first + row) * m.stride + depth + step : (depth + step) * m.stride + first + row;
-      if (plane) offset += plane * m.plane;
-    }
-    cp_async<16>(element_address<along>(tile, row, step), static_cast<const uint16_t*>(m.data) + offset, there);
+    const auto* data = static_cast<const uint16_t*>(m.data);
+    cp_async<16>(element_address<along>(tile, row, step), there ? data + from : data, there);
   }
 }
 
@@ -81,7 +82,7 @@ struct MmaStep {
 // add<count>(slot, row, column, z) when a tile of its columns is complete, float& z(2 j + c) being that of column
 // column + 8 j + c, end(slot, row, part) after it. All four lanes of a quad come with the same row.
 template <
-    class T, Along a_along, Along b_along, template <class, int> class Epilogue, class C = MmaConfigOf<Epilogue<T, 1>>>
+    class T, Along a_along, Along b_along, template <class, int> class Epilogue, class C = MmaConfigOf<T, Epilogue>>
 __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
     const __grid_constant__ Product p, const __grid_constant__ typename Epilogue<T, 1>::Params parameters) {
   using Element = typename Planes<T>::Element;
@@ -119,6 +120,9 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
     for (int i = 0; i < C::kStages - 1; ++i) load_next();
 
     float d[kHigh][kWide][4] = {};
+    const auto sum = [&](int i) -> float& { return d[i / (kWide * 4)][i / 4 % kWide][i % 4]; };
+    Totals<T, kHigh * kWide * 4> totals;
+    int steps = 0;  // of this tile
     for (Step step{first_column}; step.column < end_column;) {
       cp_async_wait<C::kStages - 2>();
       sync_block();  // this step's stage has landed for all, and all are done with the one that is loaded next
@@ -144,7 +148,11 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
 
       const int tile_column = step.column, column = step.column + warp_column + lane % 4 * 2;
       step.advance(depth);
+      if constexpr (kSumsOften<T>)
+        if (++steps % kStepsOfSum == 0) totals.take(sum);
       if (!step.begins_a_tile()) continue;  // the one before is not complete
+      if constexpr (kSumsOften<T>) totals.give_back(sum);
+      steps = 0;
 #pragma unroll
       for (int slot = 0; slot < 2 * kHigh; ++slot)
         epilogue.template add<2 * kWide>(
@@ -159,7 +167,8 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
         // The next step's barrier keeps the next tile's away.
       }
 #pragma unroll
-      for (int i = 0; i < kHigh * kWide * 4; ++i) d[i / (kWide * 4)][i / 4 % kWide][i % 4] = 0;
+      for (int i = 0; i < kHigh * kWide * 4; ++i) sum(i) = 0;
+      totals.clear();
     }
     sync_block();  // every warp is done with the tiles, before the next span's are loaded
 #pragma unroll

@@ -9,6 +9,7 @@
 #include "device/wgmma.h"
 #include "head/product/columns.cuh"
 #include "head/product/config.h"
+#include "head/product/totals.cuh"
 
 namespace lossk::head {
 
@@ -40,13 +41,13 @@ LOSSK_DEVICE uint64_t descriptor(uint32_t tile, int row, int depth) {
 // Named barriers of the multiplying warpgroups, of which the first leads and the second follows.
 constexpr int kTurn = 1, kSumsMade = 2, kSumsRead = 3, kFollower = 4;
 
-template <class Epilogue>
-using WgmmaConfigOf = std::conditional_t<Epilogue::kManyRegisters, WgmmaNarrowConfig, WgmmaConfig>;
+template <class T, template <class, int> class Epilogue>
+using WgmmaConfigOf =
+    std::conditional_t<Epilogue<T, 1>::kManyRegisters || kSumsOften<T>, WgmmaNarrowConfig, WgmmaConfig>;
 
 // Epilogue: as product_mma_sync's.
 template <
-    class T, Along a_along, Along b_along, template <class, int> class Epilogue,
-    class C = WgmmaConfigOf<Epilogue<T, 1>>>
+    class T, Along a_along, Along b_along, template <class, int> class Epilogue, class C = WgmmaConfigOf<T, Epilogue>>
 __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
     const __grid_constant__ Product p, const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
     const __grid_constant__ typename Epilogue<T, 1>::Params parameters) {
@@ -65,13 +66,14 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
     decrease_registers<C::kProducerRegisters>();
     if (threadIdx.x < kWarp && elect_one()) {
       for (PersistentTiles work(order); work; ++work) {
-        const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, columns);
+        const Tile tile = *work;  // divisions, which would wait between a stage and its copies
+        const int first_column = tile.column * p.span, end_column = min(first_column + p.span, columns);
         for (int column = first_column; column < end_column; column += C::kColumns)
           for (int term = 0; term < P::terms; ++term)
             for (int k = 0; k < depth; k += kDepth, ++turn) {
               Mbarrier* full = shared.ring.fill(turn, C::kStageBytes);
               load_boxes<P::planes, a_along, C::kRows>(
-                  shared.a[turn.stage], &map_a, full, plane_of_a<T>(term), (*work).row * C::kRows, k);
+                  shared.a[turn.stage], &map_a, full, plane_of_a<T>(term), tile.row * C::kRows, k);
               load_boxes<P::planes, b_along, C::kColumns>(
                   shared.b[turn.stage], &map_b, full, plane_of_b<T>(term), column, k);
             }
@@ -97,25 +99,33 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
     for (int column = first_column; column < end_column; column += C::kColumns) {
       // Trap: if the first product were to overwrite them instead, ptxas would wait for every stage's products (C7517).
       float d[C::kColumns / 2] = {};
+      const auto sum = [&](int i) -> float& { return d[i]; };
+      Totals<T, C::kColumns / 2> totals;
       if (takes_turns && !leads) barrier_sync(kTurn, C::kMultiplyThreads);
-      for (int step = 0; step < steps; ++step, ++turn) {
-        if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);
-        shared.ring.wait_full(turn);
-        const uint32_t a = shared_address(shared.a[turn.stage]), b = shared_address(shared.b[turn.stage]);
-        keep(d);
-        wgmma_fence();
+      int step = 0;
+      do {
+        const int end = kSumsOften<T> ? min(step + kStepsOfSum, steps) : steps;
+        for (; step < end; ++step, ++turn) {
+          if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);
+          shared.ring.wait_full(turn);
+          const uint32_t a = shared_address(shared.a[turn.stage]), b = shared_address(shared.b[turn.stage]);
+          keep(d);
+          wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < kDepth; k += 16)
-          wgmma<typename P::Element, C::kColumns, a_along == Along::rows, b_along == Along::rows>(
-              d, descriptor<a_along>(a, own_row, k), descriptor<b_along>(b, 0, k), true);
-        wgmma_commit();
+          for (int k = 0; k < kDepth; k += 16)
+            wgmma<typename P::Element, C::kColumns, a_along == Along::rows, b_along == Along::rows>(
+                d, descriptor<a_along>(a, own_row, k), descriptor<b_along>(b, 0, k), true);
+          wgmma_commit();
+          keep(d);
+          // The products before these are done, and with them their stage.
+          wgmma_wait<1>();
+          if (step > 0 && lane == 0) shared.ring.release(turn.before());
+        }
+        wgmma_wait<0>();
         keep(d);
-        // The products before these are done, and with them their stage.
-        wgmma_wait<1>();
-        if (step > 0 && lane == 0) shared.ring.release(turn.before());
-      }
-      wgmma_wait<0>();
-      keep(d);
+        if constexpr (kSumsOften<T>) totals.take(sum);
+      } while (step < steps);
+      if constexpr (kSumsOften<T>) totals.give_back(sum);
       if (steps > 0 && lane == 0) shared.ring.release(turn.before());
 
 #pragma unroll

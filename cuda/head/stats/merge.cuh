@@ -9,16 +9,16 @@ constexpr int kMergeThreads = 128;
 
 // As cpp/head/stats.cpp has them. In double, whose cost is nothing beside a product: lse in two floats has 48 bits.
 template <bool full>
-__global__ void __launch_bounds__(kMergeThreads) merge_rows(const __grid_constant__ MergeParams p) {
+__global__ void __launch_bounds__(kMergeThreads, 1) merge_rows(const __grid_constant__ MergeParams p) {
   const int64_t line = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
   if (line >= p.head.rows_there.of(p.head.rows)) return;
-  RowState<double> s;
+  RowState<double, int> s;
   for (int part = 0; part < p.parts; ++part) {
     const int64_t at = part * int64_t{p.head.rows} + line;
     if constexpr (full) {
-      s.merge(static_cast<const RowState<float>*>(p.partial)[at]);
+      s.merge(static_cast<const FullState*>(p.partial)[at]);
     } else {
-      RowState<float> one;
+      FullState one;
       one.max = static_cast<const Partial*>(p.partial)[at].max;
       one.sum = static_cast<const Partial*>(p.partial)[at].sum;
       if (p.slopes && p.sums_z) one.aux_dot = p.slopes[at];

@@ -16,6 +16,7 @@ inline int segment_of(int v) { return round_up(ceil_div(v < 1 ? 1 : v, kMostSegm
 struct Partial {  // of some of a row's logits: sum exp(z - max)
   float max, sum;
 };
+using FullState = RowState<float, int>;  // every statistic of them
 
 // Sums of p over each 128 rows of the product, as made with an estimate of lse in its place, which may not be above lse
 // by much: p is then lost in the others' (sketch.cuh).
@@ -38,7 +39,7 @@ struct KeptParams {
 struct StatsParams {
   Product product;  // input linear_weight^T, its span a segment
   Head head;
-  void* partial;             // [parts, N] of Partial, of RowState<float> where every statistic is wanted; scratch
+  void* partial;             // [parts, N] of Partial, of FullState where every statistic is wanted; scratch
   float* picked;             // [N, K] logits; nothing is written where there is no pick
   int first_part;            // where the vocabulary comes in several products: the segments before this one
   SketchParams sketch = {};  // of sketch alone

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kSketchThreads) estimates_of_rows(const __grid
     RowState<double> s;
     for (int part = 0; part < p.parts_of_segment * ceil_div(p.counts[list], p.segment); ++part) {
       const Partial& of = p.partial[(int64_t{list} * p.parts + part) * p.head.rows + line];
-      RowState<float> one;
+      FullState one;
       one.max = of.max, one.sum = of.sum;
       s.merge(one);
     }
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kSketchThreads) scale_segments(const __grid_co
       const int64_t at = (int64_t{segment} * p.parts_of_segment + i) * p.head.rows + line;
       float max, sum;
       if constexpr (full) {
-        const auto& of = static_cast<const RowState<float>*>(p.partial)[at];
+        const auto& of = static_cast<const FullState*>(p.partial)[at];
         max = of.max, sum = of.sum;
       } else {
         const auto& of = static_cast<const Partial*>(p.partial)[at];

@@ -79,26 +79,30 @@ class LseEpilogue {
   template <int count, class Logits>
   LOSSK_DEVICE void add(int slot, int line, int column, const Logits& z) {
     const Row row = rows_.row(line);
-    const uint64_t picked = rows_.template picked<count>(slot, row, column);
+    const int columns = rows_.columns();
+    rows_.template make_logits<count>(row, column, columns, z);
+    const TilePicks picks = rows_.template picks<count>(slot, row, column);
     uint64_t target = 0;  // where the margin came off
-#pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const int c = column + i / 2 * 8 + i % 2;
-      const bool there = c < rows_.columns();
-      if constexpr (with == With::options)
-        if (there) z(i) = rows_.logit(row, rows_.unscaled(c, z(i)));
-      if constexpr (with == With::distance)
-        if (there) z(i) = row.there ? rows_.harmonic(row, rows_.distance(row, c, z(i))) : 0;
-      if (picked >> i & 1 && there) {
-        rows_.for_picks(row, c, [&](int64_t, bool first) {
-          if constexpr (with == With::options) z(i) -= first ? p_.head.margin : 0;
-          if constexpr (with == With::distance) z(i) = first ? 0 : z(i);
+    rows_.template change_picked<count>(rows_.picked(picks, row), z, [&](int i, float x) {
+      if (column + i / 2 * 8 + i % 2 >= columns) return x;
+      if constexpr (with != With::nothing)
+        rows_.for_picks(picks, row, i, [&](int64_t, bool first) {
+          if constexpr (with == With::options) x -= first ? p_.head.margin : 0;
+          if constexpr (with == With::distance) x = first ? 0 : x;
           target |= uint64_t{first} << i;
         });
-        rows_.for_picks(row, c, [&](int64_t place, bool) { p_.picked[place] = z(i); });
-      }
-      if constexpr (kSums && !sketch) slope_[slot] += there ? z(i) : 0;
-      if (!there) z(i) = kNone;
+      rows_.for_picks(picks, row, i, [&](int64_t place, bool) { p_.picked[place] = x; });
+      return x;
+    });
+    if constexpr (kSums && !sketch) {
+      float part[4] = {};
+      if (columns - column >= 4 * count)
+#pragma unroll
+        for (int i = 0; i < count; ++i) part[i % 4] += z(i);
+      else
+#pragma unroll
+        for (int i = 0; i < count; ++i) part[i % 4] += column + i / 2 * 8 + i % 2 < columns ? z(i) : 0;
+      slope_[slot] += (part[0] + part[1]) + (part[2] + part[3]);
     }
     // As many at a time as a narrow tile has, so that a row's bits are the same with and without a sketch.
     constexpr int kAtATime = count < 32 ? count : 32;
@@ -157,7 +161,7 @@ class LseEpilogue {
   }
 
   const Params& p_;
-  LogitRows<with, slots> rows_;
+  LogitRows<with> rows_;
   RowLse found_[slots];
   float slope_[kSums ? slots : 1];
 };
@@ -189,30 +193,30 @@ class FullEpilogue {
 
   template <int count, class Logits>
   LOSSK_DEVICE void add(int slot, int line, int column, const Logits& z) {
-    RowState<float>& s = found_[slot];
+    FullState& s = found_[slot];
     const Row row = rows_.row(line);
-    const uint64_t picked = rows_.template picked<count>(slot, row, column);
+    const int columns = rows_.columns();
+    rows_.template make_logits<count>(row, column, columns, z);
+    const TilePicks picks = rows_.template picks<count>(slot, row, column);
+    const uint64_t picked = rows_.picked(picks, row);
+    rows_.template change_picked<count>(picked, z, [&](int i, float x) {
+      if (column + i / 2 * 8 + i % 2 >= columns) return x;
+      rows_.for_picks(picks, row, i, [&](int64_t, bool first) { x -= first ? p_.head.margin : 0; });
+      rows_.for_picks(picks, row, i, [&](int64_t place, bool) { p_.picked[place] = x; });
+      return x;
+    });
     float top = s.max;
 #pragma unroll
     for (int i = 0; i < count; ++i) {
       const int c = column + i / 2 * 8 + i % 2;
-      if (c >= rows_.columns()) {
-        z(i) = kNone;
-        continue;
-      }
-      const bool is_picked = picked >> i & 1;
-      z(i) = rows_.logit(row, rows_.unscaled(c, z(i)));
-      if (is_picked) {
-        rows_.for_picks(row, c, [&](int64_t, bool first) { z(i) -= first ? p_.head.margin : 0; });
-        rows_.for_picks(row, c, [&](int64_t place, bool) { p_.picked[place] = z(i); });
-      }
+      if (c >= columns) continue;
       s.aux_dot += aux(c) * z(i);
       s.min = z(i) < s.min ? z(i) : s.min;
       if (z(i) > s.top) {
         s.top = z(i);
         s.argmax = p_.head.first + c;
       }
-      if (is_picked) z(i) = kNone;
+      if (picked >> i & 1) z(i) = kNone;
       top = maximum(top, z(i));
     }
     const float shift = fabsf(top) == INFINITY ? 0 : top, by = s.sum == 0 ? 0 : expf(s.max - shift);
@@ -226,7 +230,7 @@ class FullEpilogue {
       shifted[i % 4] += w == 0 ? 0 : w * d;  // -inf logits: 0, not 0 * -inf
       square[i % 4] += w * w;
       const int c = column + i / 2 * 8 + i % 2;
-      if (c < rows_.columns()) weighed[i % 4] += w * aux(c);
+      if (c < columns) weighed[i % 4] += w * aux(c);
       if constexpr (sketch) z(i) = row.there ? w : 0;
     }
     const auto total = [](const float (&x)[4]) { return (x[0] + x[1]) + (x[2] + x[3]); };
@@ -241,27 +245,27 @@ class FullEpilogue {
   }
 
   LOSSK_DEVICE void end(int slot, int row, int part) {
-    RowState<float>& s = found_[slot];
+    FullState& s = found_[slot];
 #pragma unroll
     for (int lanes = 1; lanes < 4; lanes *= 2) {
-      RowState<float> other;
+      FullState other;
       other.max = shuffle_xor(s.max, lanes), other.sum = shuffle_xor(s.sum, lanes);
       other.shifted = shuffle_xor(s.shifted, lanes), other.square = shuffle_xor(s.square, lanes);
       other.aux = shuffle_xor(s.aux, lanes), other.aux_dot = shuffle_xor(s.aux_dot, lanes);
       other.min = shuffle_xor(s.min, lanes), other.top = shuffle_xor(s.top, lanes);
-      other.argmax = shuffle_xor(static_cast<int>(s.argmax), lanes);
+      other.argmax = shuffle_xor(s.argmax, lanes);
       s.merge(other);
     }
     if (rows_.row(row).there && lane_index() % 4 == 0)
-      static_cast<RowState<float>*>(p_.partial)[int64_t{p_.first_part + part} * p_.head.rows + row] = s;
+      static_cast<FullState*>(p_.partial)[int64_t{p_.first_part + part} * p_.head.rows + row] = s;
   }
 
  private:
   LOSSK_DEVICE float aux(int column) const { return p_.head.aux ? p_.head.aux[p_.head.first + column] : 1; }
 
   const Params& p_;
-  LogitRows<With::options, slots> rows_;
-  RowState<float> found_[slots];
+  LogitRows<With::options> rows_;
+  FullState found_[slots];
 };
 template <class T, int slots>
 using FullStats = FullEpilogue<T, slots, false>;
