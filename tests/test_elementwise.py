@@ -153,6 +153,9 @@ def test_nan_is_not_lost(case, device):
     p.tensors["input"][4, 7] = math.nan
     loss = p.values(ours)["loss"]
     assert loss[4].isnan() and loss[:4].isfinite().all() and loss[5:].isfinite().all()
+    two = problem_of(case, 10, 2, 16, device=device)  # of which one is all there is beside the target
+    two.tensors["linear_weight"][1, 7] = math.nan
+    assert two.values(ours)["loss"].isnan().all()
 
 
 def of_rows(p, rows):

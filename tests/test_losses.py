@@ -6,7 +6,16 @@ import math
 import pytest
 import torch
 from lossk import losses, reference
-from problem import FLOAT32_AND_HALVES, SURE_FLOOR, Problem, assert_matches, each_dtype, each_reduction, random_problem
+from problem import (
+    FLOAT32_AND_HALVES,
+    SURE_FLOOR,
+    Problem,
+    assert_matches,
+    each_dtype,
+    each_reduction,
+    random_problem,
+    upstream_of,
+)
 from tolerance import assert_identical, relative_error, rounding_floor
 
 CASES = {  # name: the loss's own arguments
@@ -106,6 +115,27 @@ def test_each(kind, case, dtype, device):
 @each_reduction
 def test_options(reduction, case, dtype, device):
     check(case, problem_of(case, 37, 131, 40, dtype, device=device, reduction=reduction, ignore_index=5))
+
+
+@each_dtype(only=FLOAT32_AND_HALVES)
+@each_case
+def test_targets_that_come_often(case, dtype, device):
+    """A thousand rows share a target: their gradients are summed wide, not rounded one by one."""
+    p = random_problem(2048, 33, 24, dtype, device=device)
+    check(case, p.with_(target=p.tensors["target"] % 3))
+
+
+@pytest.mark.parametrize("name", ["squared_error", "cosine_linear"])
+@each_dtype(only=FLOAT32_AND_HALVES[1:])
+def test_float32_gradients_where_no_product_is(dtype, name, device):
+    p = random_problem(60, 203, 40, dtype, device=device).leaves()
+    weight, loss = p.tensors["linear_weight"], getattr(losses, name)
+    weight.grad_dtype = torch.float32
+    value = loss(**p.arguments())
+    value.backward(upstream_of(value))
+    exact = p.cast(torch.float64).gradients(loss)["grad of linear_weight"]
+    assert weight.grad.dtype == torch.float32
+    assert relative_error(weight.grad.double(), exact) < 1e-5
 
 
 @each_case

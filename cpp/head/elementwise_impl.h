@@ -128,8 +128,8 @@ struct ElementwiseOf {
     for (int64_t v = 0; v < columns; v += W) max = S::max(S::load(z + v), max);
     out = HarmonicSums<T>();
     out.total = S::sum(total), out.max = S::highest(max);
-    if (out.max == -INFINITY) return;
-    for (int64_t v = 0; v < columns; v += W) sum += S::exp(S::load(z + v) - out.max);
+    const T from = out.max == -INFINITY ? 0 : out.max;  // max passes over what is nan: its exp must reach the sum
+    for (int64_t v = 0; v < columns; v += W) sum += S::exp(S::load(z + v) - from);
     out.sum = S::sum(sum);
   }
 

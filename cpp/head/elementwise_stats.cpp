@@ -12,9 +12,9 @@ struct Total {  // of a row, in double: of exp(z - max) without the target's, an
 
   void add(double m, double s, double t) {
     total += t;
-    if (m == -INFINITY) return;
+    if (s == 0) return;
     const double most = std::max(max, m);
-    sum = (max == -INFINITY ? 0 : sum * std::exp(max - most)) + s * std::exp(m - most), max = most;
+    sum = (sum == 0 ? 0 : sum * std::exp(max - most)) + s * std::exp(m - most), max = most;
   }
   // With the target's z = 0. Where that is the largest the others are small beside its 1, and keep their digits.
   double lse() const { return max > 0 ? max + std::log(sum + std::exp(-max)) : std::log1p(sum * std::exp(max)); }

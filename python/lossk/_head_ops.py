@@ -25,6 +25,10 @@ def wants_fp32_grad(weight):
     return half and weight.is_leaf and getattr(weight, "grad_dtype", None) == torch.float32
 
 
+def weight_grad_dtype(weight):
+    return torch.float32 if wants_fp32_grad(weight) else weight.dtype
+
+
 @torch.library.register_fake("lossk::linear_stats")
 def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin, full, tau, fill):
     n, k = input.shape[0], 0 if index is None else index.shape[1]
@@ -144,8 +148,7 @@ torch.library.register_autograd("lossk::linear_live_backward", no_double_backwar
 
 
 def _fused_context(ctx, inputs, output):
-    weight_dtype = torch.float32 if wants_fp32_grad(inputs[1]) else inputs[1].dtype
-    ctx.dtypes = [inputs[0].dtype, weight_dtype, acc_dtype(inputs[0]), acc_dtype(inputs[0])]
+    ctx.dtypes = [inputs[0].dtype, weight_grad_dtype(inputs[1]), acc_dtype(inputs[0]), acc_dtype(inputs[0])]
     ctx.needs, ctx.arguments = inputs[-1], len(inputs)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # else zeros of the size of each output, [V, D] among them

@@ -2,7 +2,7 @@
 
 import torch
 
-from .._head_ops import acc_dtype
+from .._head_ops import acc_dtype, weight_grad_dtype
 
 _CHUNK_ELEMENTS = 1 << 22  # of the weight, widened at a time
 
@@ -15,7 +15,9 @@ def moments_of_weight(input, linear_weight, linear_bias=None):
     no digits.
     """
     acc = acc_dtype(input)
-    mean, covariance, with_bias = _WeightMoments.apply(linear_weight, linear_bias, acc)
+    mean, covariance, with_bias = _WeightMoments.apply(
+        linear_weight, linear_bias, acc, weight_grad_dtype(linear_weight)
+    )
     x = input.to(acc)
     variance = ((x @ covariance) * x).sum(-1)
     mean_logit = x @ mean
@@ -30,7 +32,8 @@ class _WeightMoments(torch.autograd.Function):
     """m [D], G [D, D] = mean (w - m)(w - m)^T, and mean (b - mean b)(w - m) [D]; the weight is widened in chunks."""
 
     @staticmethod
-    def forward(ctx, weight, bias, acc):
+    def forward(ctx, weight, bias, acc, grad_dtype):
+        ctx.grad_dtype = grad_dtype
         vocab, dim = weight.shape
         mean = torch.zeros(dim, dtype=acc, device=weight.device)
         for rows, _ in _chunks(weight, acc):
@@ -55,15 +58,16 @@ class _WeightMoments(torch.autograd.Function):
         # sum_v (w - m) is 0, so m's own derivative within the centred sums is too
         both = (g_covariance + g_covariance.mT) / vocab
         centred = None if bias is None else bias - bias.mean()
-        grad, grad_bias = torch.empty_like(weight), None if bias is None else torch.empty_like(bias)
+        grad = torch.empty_like(weight, dtype=ctx.grad_dtype)
+        grad_bias = None if bias is None else torch.empty_like(bias)
         for rows, at in _chunks(weight, acc):
             rows = rows - mean
             g = rows @ both + g_mean / vocab
             if bias is not None:
                 g = g + centred[at, None] * (g_bias / vocab)
                 grad_bias[at] = rows @ (g_bias / vocab)
-            grad[at] = g.to(weight.dtype)
-        return grad, grad_bias, None
+            grad[at] = g.to(ctx.grad_dtype)
+        return grad, grad_bias, None, None
 
 
 def _chunks(weight, acc):
@@ -75,12 +79,13 @@ def _chunks(weight, acc):
 
 def sum_of_units(weight):
     """sum_v w_v / |w_v|, [D] in float32 (float64); a zero vector adds nothing."""
-    return _SumOfUnits.apply(weight, acc_dtype(weight))
+    return _SumOfUnits.apply(weight, acc_dtype(weight), weight_grad_dtype(weight))
 
 
 class _SumOfUnits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight, acc):
+    def forward(ctx, weight, acc, grad_dtype):
+        ctx.grad_dtype = grad_dtype
         ctx.save_for_backward(weight)
         total = torch.zeros(weight.shape[1], dtype=acc, device=weight.device)
         for rows, _ in _chunks(weight, acc):
@@ -91,10 +96,10 @@ class _SumOfUnits(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         (weight,) = ctx.saved_tensors
-        grad = torch.empty_like(weight)
+        grad = torch.empty_like(weight, dtype=ctx.grad_dtype)
         for rows, at in _chunks(weight, g.dtype):
             length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
             unit = rows / torch.where(length > 0, length, 1)
             across = g - (unit @ g)[:, None] * unit
-            grad[at] = torch.where(length > 0, across / length, 0).to(weight.dtype)
-        return grad, None
+            grad[at] = torch.where(length > 0, across / length, 0).to(ctx.grad_dtype)
+        return grad, None, None

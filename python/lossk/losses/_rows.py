@@ -9,6 +9,7 @@ import torch
 from .. import _arguments, _check
 from .._head_ops import STATS
 from ..stats import saved_statistics, statistics
+from ._gather import rows_of_weight
 from ._gram import moments_of_weight
 
 COMMON = """
@@ -90,7 +91,7 @@ class Rows:
     def logit(self):
         """z_y."""
         h, at = self.head, self.index[:, 0].clamp(0, max(self.vocab - 1, 0))
-        z = (self.widened_input() * h.linear_weight[at].to(h.acc)).sum(-1)
+        z = (self.widened_input() * rows_of_weight(h.linear_weight, at)).sum(-1)
         if h.linear_bias is not None:
             z = z + h.linear_bias[at]
         z = z if h.scale is None else z * h.scale
@@ -152,11 +153,16 @@ def widened(h, active):
     return torch.where(active[:, None], h.input, 0).to(h.acc)
 
 
-def dense_logits(h, input, columns):
-    """z at a few columns, an index or slice of the vocabulary, of an input already widened."""
-    z = input @ h.linear_weight[columns].to(h.acc).mT
-    if h.linear_bias is not None:
-        z = z + h.linear_bias[columns]
+def dense_logits(h, input, columns=None):
+    """z of an input already widened, at a few columns of the vocabulary or at all of them."""
+    weight, bias = h.linear_weight, h.linear_bias
+    if columns is None:
+        weight = weight.to(h.acc)
+    else:
+        weight, bias = rows_of_weight(weight, columns), None if bias is None else bias[columns]
+    z = input @ weight.mT
+    if bias is not None:
+        z = z + bias
     if h.scale is not None:
         z = z * h.scale[:, None]
     return h.softcap * torch.tanh(z / h.softcap) if h.softcap else z

@@ -97,5 +97,5 @@ def hl_gauss(
     value = torch.where(active, value, edges[0]).clamp(edges[0], edges[-1])
     below = torch.erf((edges - value[:, None]) / (math.sqrt(2) * sigma))
     q = below.diff(dim=-1) / (below[:, -1:] - below[:, :1])
-    z = dense_logits(h, widened(h, active), slice(None))
+    z = dense_logits(h, widened(h, active))
     return reduction_of(op, -(q * z.log_softmax(-1)).sum(-1), active, h, token_weight, reduction)
