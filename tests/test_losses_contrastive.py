@@ -384,6 +384,13 @@ def test_unpg_in_chunks(device, monkeypatch):
         assert relative_error(x.double(), whole[name].double()) < 1e-6, name
 
 
+@pytest.mark.parametrize("classes", [1, 60])
+def test_opl_without_pairs_of_a_kind(classes, device):
+    """The sums whose difference is 0 are rounded each by themselves."""
+    p = problem_of("opl", 60, 61, 24, device=device, ignored=0)
+    check("opl", p.with_(target=torch.arange(60, device=device) % classes))
+
+
 def test_unpg_without_pairs_is_its_head(device):
     p = problem_of("cosface", 20, 33, 16, device=device)
     p = p.with_(target=torch.where(p.tensors["target"] < 0, -100, 7), m=0.5)

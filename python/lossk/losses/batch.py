@@ -44,8 +44,10 @@ def opl(input, target, *, gamma=0.5, ignore_index=-100):
     alike = (sums**2).sum()
     size = torch.where(label[order] == ignore_index, 0, edges - first)
     pairs = (size - 1).clamp(min=0).sum()
-    same = (alike - own) / pairs.clamp(min=1)
-    different = ((features.sum(0) ** 2).sum() - alike) / (count * (count - 1) - pairs).clamp(min=1)
+    others = count * (count - 1) - pairs
+    # Where there is no pair the difference is but rounding, whose abs() would have a slope.
+    same = torch.where(pairs > 0, alike - own, 0) / pairs.clamp(min=1)
+    different = torch.where(others > 0, (features.sum(0) ** 2).sum() - alike, 0) / others.clamp(min=1)
     return (1 - same) + gamma * different.abs()
 
 
