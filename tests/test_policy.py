@@ -6,6 +6,7 @@ import pytest
 import torch
 from lossk import linear_logp, policy
 from lossk.policy import dpo, flat, grpo, implicit_prm, implicit_reward, kl_estimate, npo, reinforce
+from lossk.tokens import steer_weight
 from tolerance import assert_identical
 
 B, T = 5, 7
@@ -70,6 +71,24 @@ def test_grpo(options, level, reduction, batch):
 
     ours = grpo(**batch, **options, level=level, reduction=reduction)
     assert_same(ours, together(per_token, mask, reduction), logp)
+
+
+@pytest.mark.parametrize("options", [{}, dict(dual_clip=3.0), dict(level="sequence")], ids=str)
+@pytest.mark.parametrize("advantage", [1.0, 0.0, -1.0])
+def test_a_token_that_was_all_but_impossible(advantage, options):
+    """Its ratio, e^99, is no float32; clipped away it moves nothing, and nothing is nan."""
+    logp = torch.tensor([[-1.0, -1.0]], requires_grad=True)
+    old, of_tokens = torch.tensor([[-1.0, -100.0]]), torch.tensor([[advantage, advantage]])
+    loss = grpo(logp, old, of_tokens, **options)
+    (grad,) = torch.autograd.grad(loss, logp)
+    assert loss.isfinite() and grad.isfinite().all()
+    if advantage >= 0 or "dual_clip" in options:
+        assert grad[0, 1] == 0
+    assert reinforce(logp, of_tokens, old_logp=old, importance=True).isfinite()
+    k3 = kl_estimate(logp, old + torch.tensor([0.0, 198.0]))
+    assert k3.isfinite().all() and torch.autograd.grad(k3.sum(), logp)[0].isfinite().all()
+    weight = steer_weight(logp, old, torch.ones(1, 2), of_tokens)
+    assert (weight >= 0.8).all() and (weight <= 1).all()
 
 
 def test_grpo_with_entropy_and_one_advantage_per_token(batch):

@@ -5,6 +5,7 @@ import math
 import torch
 
 from .. import _check
+from .._exp import bounded_exp, exponent
 from ._tokens import reduce, tokens
 
 
@@ -30,7 +31,7 @@ def grpo(
     -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + beta kl_estimate(logp, reference_logp, kl) - entropy_coef
     entropy, r = exp(logp - old_logp); for A < 0 at most -dual_clip A (> 1) where that is given; level 'sequence': r is
     the geometric mean of a sequence's ratios (GSPO). clip_high None: as clip_low (DAPO sets it higher); either may be
-    [..., T], as lossk.tokens.hapo has them.
+    [..., T], as lossk.tokens.hapo has them. Ratios stop growing at the root of the largest number, 2^64.
     reduction: 'mean' over all tokens (DAPO), 'sequence': mean over sequences of their means (GRPO), 'sum' (Dr. GRPO,
     divided by a constant of the caller's), 'none' [..., T]; tokens masked out are 0. Advantages are constants, as are
     old_logp and reference_logp. Errors: ValueError, TypeError on shapes and options.
@@ -51,7 +52,7 @@ def grpo(
         log_ratio = log_ratio.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
     elif level != "token":
         raise ValueError(f"{op}: level must be 'token' or 'sequence', got {level!r}")
-    ratio = log_ratio.exp()
+    ratio = bounded_exp(log_ratio)
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
     if dual_clip is not None:
         _check.number(op, "dual_clip", dual_clip, 1, expected="None or a number >= 1")
@@ -113,7 +114,7 @@ def reinforce(
     if sides not in ("one", "two"):
         raise ValueError(f"{op}: sides must be 'one' or 'two', got {sides!r}")
     if importance or clips:
-        ratio = torch.where(mask, logp - old_logp, 0).detach().exp()
+        ratio = bounded_exp(torch.where(mask, logp - old_logp, 0).detach())
         low = ratio < 1 - (math.inf if clip_low is None else clip_low)
         high = ratio > 1 + (math.inf if clip_high is None else clip_high)
         if sides == "one":
@@ -153,7 +154,7 @@ def _exp_less_linear(d):
     small = d.abs() < 0.05
     near = torch.where(small, d, 0)
     series = near**2 / 2 * (1 + near / 3 * (1 + near / 4 * (1 + near / 5 * (1 + near / 6))))
-    far = torch.where(small, 1, d)
+    far = exponent(torch.where(small, 1, d))
     return torch.where(small, series, torch.expm1(far) - far)
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _check
+from .._exp import bounded_exp
 from ._tokens import reduce, tokens
 
 
@@ -41,17 +42,16 @@ def dpo(
     _check.number(op, "beta", beta)
     _check.number(op, "label_smoothing", label_smoothing, 0, 0.5, "a number in [0, 0.5]")
     _check.number(op, "alpha", alpha)
-    most = math.log(torch.finfo(chosen_logp.dtype).max) / 2  # so that sums stay finite
     if f == "reverse_kl":
         phi = lambda ratio: ratio  # noqa: E731
     elif f == "forward_kl":
-        phi = lambda ratio: -torch.exp((-ratio).clamp(max=most))  # noqa: E731
+        phi = lambda ratio: -bounded_exp(-ratio)  # noqa: E731
     elif f == "js":
         phi = lambda ratio: F.logsigmoid(ratio) + math.log(2)  # noqa: E731
     elif f == "alpha":
         if not 0 < alpha < 1:
             raise ValueError(f"{op}: alpha must be in (0, 1), got {alpha}")
-        phi = lambda ratio: -torch.exp((-alpha * ratio).clamp(max=most)) / alpha  # noqa: E731
+        phi = lambda ratio: -bounded_exp(-alpha * ratio) / alpha  # noqa: E731
     else:
         raise ValueError(f"{op}: f must be 'reverse_kl', 'forward_kl', 'js' or 'alpha', got {f!r}")
     ratios = chosen_logp - chosen_reference_logp.detach(), rejected_logp - rejected_reference_logp.detach()

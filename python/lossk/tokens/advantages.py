@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from .. import _check
+from .._exp import bounded_exp
 from ._rows import count_of, highest, mask_of, per_token
 
 
@@ -57,7 +58,7 @@ def steer_weight(logp, old_logp, entropy, advantage, *, least=0.8, floor=0.02, m
     _check.number(op, "least", least, 0, 1, "a number in (0, 1]")
     _check.positive(op, "least", least)
     _check.positive(op, "floor", floor)
-    change = per_token(op, advantage, logp) * (logp - old_logp).exp() * -torch.expm1(logp) * (logp + entropy)
+    change = per_token(op, advantage, logp) * bounded_exp(logp - old_logp) * -torch.expm1(logp) * (logp + entropy)
     change = torch.where(mask, change, 0).abs()
     rate = -math.log(least) / change.amax().clamp(min=floor) if change.numel() else 0.0
     return torch.where(mask, torch.exp(-rate * change).clamp(least, 1), 0)
