@@ -1,5 +1,5 @@
-// Runs the tests of one program: `test [--only NAME] [--except NAME] [--list] [--seeds N]`, or one schedule as a
-// failure names it.
+// Runs the tests of one program: `test [--only NAME] [--except NAME] [--list] [--seeds N] [--skip N] [--share
+// I/N]`, or one schedule as a failure names it. skip: of the schedules, those at the beginning; share: every Nth test.
 //
 // Compiled by nvcc for a GPU, by g++ for the emulator.
 #include <chrono>
@@ -31,7 +31,7 @@ struct Options {
   std::string after;           // this one and those before it have run, in a process that is lost,
   int passed = 0, failed = 0;  // and that is what came out
   bool list = false, one_schedule = false;
-  int seeds = 4;
+  int seeds = 4, skip = 0, share = 0, shares = 1;
 #ifndef __CUDACC__
   emulator::Schedule schedule;
 #endif
@@ -69,7 +69,11 @@ Options parse(int count, char** words) {
     if (option == "--only") o.only = value;
     else if (option == "--except") o.except.insert(value);
     else if (option == "--seeds") o.seeds = std::stoi(value);
-    else if (option == "--after") o.after = value;
+    else if (option == "--skip") o.skip = std::stoi(value);
+    else if (option == "--share") {
+      if (sscanf(value.c_str(), "%d/%d", &o.share, &o.shares) != 2 || o.share < 0 || o.share >= o.shares)
+        throw Failure("--share: expected I/N, 0 <= I < N, got " + value);
+    } else if (option == "--after") o.after = value;
     else if (option == "--passed") o.passed = std::stoi(value);
     else if (option == "--failed") o.failed = std::stoi(value);
 #ifndef __CUDACC__
@@ -220,6 +224,8 @@ std::vector<emulator::Schedule> schedules(const Options& options) {
     s.skew = 16 * (seed % 5);
     all.push_back(s);
   }
+  if (options.skip < 0 || options.skip >= static_cast<int>(all.size())) throw Failure("no schedule is left");
+  all.erase(all.begin(), all.begin() + options.skip);
   return all;
 }
 
@@ -227,7 +233,8 @@ void go_on_if_lost(const std::string&, int, int, char**) {}
 
 std::string runs(const Options& options) {
   const auto all = schedules(options);
-  return std::to_string(all.size()) + " schedules, seeds 1 to " + std::to_string(all.back().seed);
+  return std::to_string(all.size()) + " schedules, seeds " + std::to_string(all.front().seed) + " to " +
+         std::to_string(all.back().seed);
 }
 
 int run_test(const std::string& name, const Test& test, const Options& options) {
@@ -258,9 +265,9 @@ int main(int count, char** words) {
     return 0;
   }
   if (!ready()) return 0;
-  int passed = options.passed, failed = options.failed;
+  int passed = options.passed, failed = options.failed, place = 0;
   for (const auto& [name, test] : tests()) {
-    if (name <= options.after) continue;
+    if (place++ % options.shares != options.share || name <= options.after) continue;
     if ((!options.only.empty() && options.only != name) || options.except.count(name)) continue;
     printf("%-40s ", name.c_str());  // before it runs: one that hangs is known by name
     fflush(stdout);

@@ -412,7 +412,7 @@ def objects(build: Path, kind: str, launcher: str) -> list[str]:
     return found + [str(build / f"lib{engine}.a") for engine in ENGINE[kind]]
 
 
-def outcome(kernel: Kernel, overlay: Path | None, kind: str, build: Path, place: Path) -> str | None:
+def outcome(kernel: Kernel, overlay: Path | None, kind: str, build: Path, place: Path, seeds: str) -> str | None:
     """What the tests say of the edited kernel: None where they pass."""
     program = place / kind
     folders = ([overlay] if overlay else []) + [ROOT / folder for folder in ("cuda", "cpp", "tests")]
@@ -441,7 +441,7 @@ def outcome(kernel: Kernel, overlay: Path | None, kind: str, build: Path, place:
     for test in kernel.tests:
         try:
             run = subprocess.run(
-                [program, "--only", test, "--seeds", SEEDS],
+                [program, "--only", test, "--seeds", seeds],
                 capture_output=True,
                 text=True,
                 timeout=SECONDS,
@@ -454,7 +454,9 @@ def outcome(kernel: Kernel, overlay: Path | None, kind: str, build: Path, place:
     return None
 
 
-def judge(mutant: Mutant | None, kernel: Kernel, build: Path, folder: Path) -> str | None:
+def judge(
+    mutant: Mutant | None, kernel: Kernel, build: Path, folder: Path, kinds=tuple(FLAGS), seeds=SEEDS
+) -> str | None:
     folder.mkdir(parents=True)
     overlay = None
     if mutant:
@@ -462,8 +464,8 @@ def judge(mutant: Mutant | None, kernel: Kernel, build: Path, folder: Path) -> s
         path = overlay / mutant.file
         path.parent.mkdir(parents=True)
         path.write_text(mutated((ROOT / "cuda" / mutant.file).read_text(), mutant))
-    for kind in FLAGS:
-        if said := outcome(kernel, overlay, kind, build, folder):
+    for kind in kinds:
+        if said := outcome(kernel, overlay, kind, build, folder, seeds):
             return f"{kind}: {said}"
     return None
 
@@ -490,7 +492,9 @@ def main() -> int:
 
     started = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sound = [pool.submit(judge, None, k, args.build, work / f"sound{i}") for i, k in enumerate(KERNELS)]
+        # After ctest, which has run them all, it is enough to see that they pass as they are built here.
+        how = dict(kinds=("race",), seeds="0") if args.some else {}
+        sound = [pool.submit(judge, None, k, args.build, work / f"sound{i}", **how) for i, k in enumerate(KERNELS)]
         results = [pool.submit(judge, m, m.kernel, args.build, work / str(i)) for i, m in enumerate(chosen)]
         for kernel, future in zip(KERNELS, sound):
             if said := future.result():

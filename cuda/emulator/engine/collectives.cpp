@@ -17,9 +17,8 @@ void meet(Thread& t, uint32_t mask, const void* arguments, Execute execute) {
       fail(t.call, text("divergent warp: lanes 0x%08x are in %s at ", m.arrived, m.what) + source_line(m.site));
     meeting = &m;
   }
-  for (int lane = 0; lane < kWarpLanes; ++lane)
-    if (mask >> lane & 1 && (!w.lanes[lane] || w.lanes[lane]->done))
-      fail(t.call, text("the mask 0x%08x names lane %d, which has ended", mask, lane));
+  if (const uint32_t ended = mask & ~w.alive)
+    fail(t.call, text("the mask 0x%08x names lane %d, which has ended", mask, __builtin_ctz(ended)));
   if (!meeting) meeting = &w.meetings.emplace_back(Meeting{t.call.what, mask, 0, t.call.site, {}});
   meeting->arrived |= 1u << t.lane;
   meeting->arguments[t.lane] = arguments;
@@ -28,8 +27,8 @@ void meet(Thread& t, uint32_t mask, const void* arguments, Execute execute) {
   w.meetings.erase(w.meetings.begin() + (meeting - w.meetings.data()));
   ++counters.collectives;
   execute(w, complete);
-  for (int lane = 0; lane < kWarpLanes; ++lane)
-    if (mask >> lane & 1 && lane != t.lane) wake(*w.lanes[lane]);
+  w.ready |= mask;
+  end_turn();
 }
 
 void meet_group(Thread& t, const void* arguments, ExecuteGroup execute) {

@@ -75,7 +75,8 @@ struct Meeting {
   const void* arguments[kWarpLanes];
 };
 struct Warp {
-  uint32_t ready = 0;    // lanes that can run
+  uint32_t alive = 0;    // lanes that have not ended
+  uint32_t ready = 0;    // of them, those that can run
   uint32_t resting = 0;  // of them, those that found nothing when they polled: others go first
   uint32_t priority = 0;
   Thread* lanes[kWarpLanes] = {};
@@ -158,6 +159,7 @@ bool now();  // does something asynchronous happen at once? drawn by the timing 
 Thread& enter(const char* what, const void* site);
 void block_running();  // until somebody wakes it
 void wake(Thread& t);
+void end_turn();  // of the warp that runs: another may go on
 void pause_running(bool polling);  // let others go first; polling: nothing was achieved
 
 #define LOSSK_ENTER(what) ::lossk::emulator::enter(what, __builtin_return_address(0))

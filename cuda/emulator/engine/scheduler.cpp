@@ -25,6 +25,8 @@ int reports;
 bool failed;
 uint64_t idle_switches;
 std::vector<std::unique_ptr<Block>> active;
+Warp* turn;  // whose lanes go on until they have met: to others it matters little which of them come first
+bool block_ended;
 
 bool shuffled() { return schedule.order == Order::random || schedule.order == Order::priority; }
 
@@ -34,8 +36,9 @@ void thread_entry() {
   t.call.what = "exit";
   end_of_thread(t);
   t.done = true;
-  --t.block->alive;
+  block_ended |= --t.block->alive == 0;
   t.warp->ready &= ~(1u << t.lane);
+  t.warp->alive &= ~(1u << t.lane);
   idle_switches = 0;
   t.fiber.suspend_forever();
 }
@@ -62,6 +65,7 @@ void start(Block& b, Dim3 id, int shared_bytes) {
     t.block = &b;
     t.warp = &b.warps[i / kWarpLanes];
     t.warp->lanes[t.lane] = &t;
+    t.warp->alive |= 1u << t.lane;
     t.call.block = id;
     t.call.thread = i;
     t.clock = Clock(agents);
@@ -90,7 +94,8 @@ Warp* pick_warp() {
 }
 
 Thread* pick() {
-  Warp* best = pick_warp();
+  if (shuffled() && random_bits() % 16 == 0) turn = nullptr;
+  Warp* best = turn && turn->ready & ~turn->resting ? turn : pick_warp();
   if (!best) {
     for (auto& b : active)
       for (Warp& w : b->warps) w.resting = 0;
@@ -98,6 +103,7 @@ Thread* pick() {
   }
   if (!best) return nullptr;
   if (schedule.order == Order::priority && random_bits() % 64 == 0) best->priority = random_bits();
+  turn = best;
   const uint32_t lanes = best->ready & ~best->resting;
   if (schedule.order == Order::fifo) return best->lanes[lowest(lanes)];
   if (schedule.order == Order::lifo) return best->lanes[31 - __builtin_clz(lanes)];
@@ -138,6 +144,17 @@ std::string standstill(const char* title) {
   return result;
 }
 
+void remove_ended() {
+  std::erase_if(active, [](auto& b) {
+    if (b->alive) return false;
+    if (!b->loads.empty()) fail(b->loads.front().call, "the block ended while this load was on its way");
+    free_shared(*b);
+    return true;
+  });
+  block_ended = false;
+  turn = nullptr;
+}
+
 void run_blocks(Dim3 grid, int shared_bytes) {
   std::vector<unsigned> order(size_t{grid.x} * grid.y * grid.z);
   std::iota(order.begin(), order.end(), 0u);
@@ -170,12 +187,7 @@ void run_blocks(Dim3 grid, int shared_bytes) {
     t->fiber.resume();
     running = nullptr;
     if (failed) throw Error(problems);
-    std::erase_if(active, [](auto& b) {
-      if (b->alive) return false;
-      if (!b->loads.empty()) fail(b->loads.front().call, "the block ended while this load was on its way");
-      free_shared(*b);
-      return true;
-    });
+    if (block_ended) remove_ended();
   }
 }
 
@@ -199,6 +211,8 @@ Thread& enter(const char* what, const void* site) {
 }
 
 void wake(Thread& t) { t.warp->ready |= 1u << t.lane; }
+
+void end_turn() { turn = nullptr; }
 
 void block_running() {
   running->warp->ready &= ~(1u << running->lane);
@@ -246,6 +260,7 @@ void run(Body kernel, const void* argument, Dim3 grid, Dim3 block, int shared_by
     running = nullptr;
     for (auto& b : active) free_shared(*b);
     active.clear();
+    turn = nullptr, block_ended = false;
   };
   try {
     run_blocks(grid, shared_bytes);
