@@ -16,6 +16,7 @@ import test_losses_contrastive
 import test_losses_sets
 import test_losses_two_heads
 import torch
+import torch.utils.checkpoint
 from lossk import losses, reference
 from lossk.divergence import KINDS
 from problem import (
@@ -27,7 +28,7 @@ from problem import (
     random_problem,
     random_stats_problem,
 )
-from tolerance import relative_error, rounding_floor
+from tolerance import assert_identical, relative_error, rounding_floor
 
 ROWS, VOCAB, DIM = 45, 331, 300  # ragged: V % 128 != 0, D > 256
 
@@ -138,3 +139,29 @@ def test_by_the_rule(name, dtype, device):
     if entry.rounded and dtype != torch.float32:
         floor = torch.finfo(dtype).eps
     assert_matches(p, entry.ours, entry.reference, frozen=entry.frozen, floor=floor)
+
+
+@each_entry
+def test_checkpoint(name, device):
+    """What was saved for the backward is made again, and asked for once."""
+    entry = ENTRIES[name]
+    p = entry.problem(ROWS, VOCAB, 16, torch.float32, device=device)
+
+    def again(**arguments):
+        call = lambda *tensors: entry.ours(**dict(zip(arguments, tensors)))  # noqa: E731
+        return torch.utils.checkpoint.checkpoint(call, *arguments.values(), use_reentrant=False)
+
+    right = p.gradients(entry.ours, frozen=entry.frozen)
+    for of, x in p.gradients(again, frozen=entry.frozen).items():
+        assert_identical(x, right[of], of)
+
+
+@each_entry
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # jvp's own
+def test_no_forward_mode(name, device):
+    """torch.func.jvp would be told that nothing depends on the input."""
+    entry = ENTRIES[name]
+    p = entry.problem(ROWS, VOCAB, 16, torch.float32, device=device)
+    x = p.tensors["input"]
+    with pytest.raises(RuntimeError, match="input must have no forward-mode tangent"):
+        torch.func.jvp(lambda x: entry.ours(**p.with_(input=x).arguments()), (x,), (torch.ones_like(x),))

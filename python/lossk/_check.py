@@ -61,6 +61,7 @@ def head(op, input, linear_weight, linear_bias=None, prefix="", weight="linear_w
         tensor(op, name, x)
         if x.dtype not in FLOATS:
             raise TypeError(f"{op}: {name} must be float32, bfloat16, float16 or float64, got {x.dtype}")
+        reverse_mode_only(op, name, x)
     if input.dtype != linear_weight.dtype:
         raise TypeError(f"{op}: {names[1]} must have {names[0]}'s dtype {input.dtype}, got {linear_weight.dtype}")
     if input.dim() < 1:
@@ -72,6 +73,12 @@ def head(op, input, linear_weight, linear_bias=None, prefix="", weight="linear_w
         raise TypeError(f"{op}: {names[0]} must be float32, bfloat16 or float16 on CUDA, got torch.float64")
     if linear_bias is not None:
         floats(op, f"{prefix}linear_bias", linear_bias, linear_weight.shape[:1], input)
+
+
+def reverse_mode_only(op, name, x):
+    """torch would take an op's result for a constant, and its derivative for 0."""
+    if not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
+        raise RuntimeError(f"{op}: {name} must have no forward-mode tangent (torch.func.jvp), only backward() is there")
 
 
 def device(op, name, x, like):

@@ -171,8 +171,8 @@ def _graph_is_kept():
 def _fused_backward(ctx, g_loss, *_):
     if g_loss is None:
         return (None,) * ctx.arguments
-    count = len(ctx.needs)
-    saved, inputs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    tensors, count = ctx.saved_tensors, len(ctx.needs)  # once: a checkpoint makes them again each time
+    saved, inputs = tensors[:count], tensors[count:]
     grads = [_scaled(grad, g_loss, dtype) if need else None for need, grad, dtype in zip(ctx.needs, saved, ctx.dtypes)]
     if torch.is_grad_enabled():  # create_graph: the saved gradients would pass for constants
         grads = [None if grad is None else _Last.apply(grad, *inputs) for grad in grads]
