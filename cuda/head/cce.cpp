@@ -44,10 +44,7 @@ LossParams loss_params(const Operands& x, const Statistics& s, const LossCoefs& 
 #ifndef LOSSK_KEPT_BYTES  // tests want several bands from few rows
 #define LOSSK_KEPT_BYTES (int64_t{1} << 30)
 #endif
-int rows_to_keep(const Operands& x) {
-  const int64_t fit = LOSSK_KEPT_BYTES / (6 * int64_t{std::max(x.v, 1)}) / 128 * 128;
-  return static_cast<int>(std::clamp<int64_t>(fit, 128, round_up(std::max(x.n, 1), 128)));
-}
+int rows_to_keep(const Operands& x) { return x.rows_that_fit(LOSSK_KEPT_BYTES, 6 * int64_t{std::max(x.v, 1)}); }
 
 // A band at a time: its logits are kept, the loss and dlogits made of them, and both gradients. Three products in all.
 void loss_and_gradient(

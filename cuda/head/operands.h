@@ -54,6 +54,12 @@ class Operands {
   Matrix weight(const int* ids, Count count, int most);
   int most_copied_columns(int unit, int64_t bytes) const;
 
+  // Rows of a band that fit, whole tiles of 128, not more than there are.
+  int rows_that_fit(int64_t bytes, int64_t bytes_of_row) const {
+    const int64_t fit = bytes / bytes_of_row / 128 * 128;
+    return static_cast<int>(std::clamp<int64_t>(fit, 128, round_up(std::max(n, 1), 128)));
+  }
+
   Head part(int first, int count) const {
     Head h = head;
     h.first = first, h.columns = count;

@@ -11,8 +11,7 @@ struct Cut {
 
 // Bands as high as `bytes` hold of the logits of some heads.
 inline Cut cut_rows(const Operands& x, int columns, int heads, int64_t bytes) {
-  const int64_t width = std::min(columns, round_up(x.v, 8)), fit = bytes / (4 * width * heads) / 128 * 128;
-  return {columns, static_cast<int>(std::clamp<int64_t>(fit, 128, round_up(std::max(x.n, 1), 128)))};
+  return {columns, x.rows_that_fit(bytes, 4 * int64_t{heads} * std::min(columns, round_up(x.v, 8)))};
 }
 
 constexpr int64_t kMostPartColumns = 1 << 24;  // of a grid's y, in spans
