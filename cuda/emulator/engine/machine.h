@@ -159,7 +159,7 @@ bool now();  // does something asynchronous happen at once? drawn by the timing 
 Thread& enter(const char* what, const void* site);
 void block_running();  // until somebody wakes it
 void wake(Thread& t);
-void end_turn();  // of the warp that runs: another may go on
+void end_turn();                   // of the warp that runs: another may go on
 void pause_running(bool polling);  // let others go first; polling: nothing was achieved
 
 #define LOSSK_ENTER(what) ::lossk::emulator::enter(what, __builtin_return_address(0))
