@@ -120,7 +120,7 @@ def test_options(reduction, case, dtype, device):
 @each_dtype(only=FLOAT32_AND_HALVES)
 @each_case
 def test_targets_that_come_often(case, dtype, device):
-    """A thousand rows share a target: their gradients are summed wide, not rounded one by one."""
+    """Hundreds of rows share a target: their gradients are summed wide, not rounded one by one."""
     p = random_problem(2048, 33, 24, dtype, device=device)
     check(case, p.with_(target=p.tensors["target"] % 3))
 

@@ -55,7 +55,6 @@ struct Thread {
   Dim3 id;
   Block* block;
   Warp* warp;
-  bool done = false;
   Call call;                           // the instruction it is in, or was in last
   uint32_t waits_for = 0, parity = 0;  // an mbarrier
   std::vector<Copy> copies;

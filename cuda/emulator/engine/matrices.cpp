@@ -58,7 +58,7 @@ struct Mma {
   const uint32_t *a, *b;
 };
 
-// Half of the emulator's time goes by here: all but the operands is known to the compiler.
+// Many of a test's seconds go by here: all but the operands is known to the compiler.
 template <Element element>
 void multiply(const Meeting& m) {
   const auto of = [&](int lane) -> const Mma& { return *static_cast<const Mma*>(m.arguments[lane]); };

@@ -35,7 +35,6 @@ void thread_entry() {
   Thread& t = *running;
   t.call.what = "exit";
   end_of_thread(t);
-  t.done = true;
   block_ended |= --t.block->alive == 0;
   t.warp->ready &= ~(1u << t.lane);
   t.warp->alive &= ~(1u << t.lane);
@@ -117,7 +116,7 @@ std::string standstill(const char* title) {
   std::map<std::string, std::pair<int, std::set<int>>> groups;
   for (auto& b : active)
     for (Thread& t : b->threads) {
-      if (t.done) {
+      if (!(t.warp->alive >> t.lane & 1)) {
         ++groups["have ended"].first;
         continue;
       }

@@ -90,13 +90,17 @@ class Rows:
 
     def logit(self):
         """z_y."""
-        h, at = self.head, self.index[:, 0].clamp(0, max(self.vocab - 1, 0))
+        h, at = self.head, self.target_column()
         z = (self.widened_input() * rows_of_weight(h.linear_weight, at)).sum(-1)
         if h.linear_bias is not None:
             z = z + h.linear_bias[at]
         z = z if h.scale is None else z * h.scale
         z = h.softcap * torch.tanh(z / h.softcap) if h.softcap else z
         return self.or_even(torch.where(self.index[:, 0] < self.vocab, z, math.nan), 0.0)
+
+    def target_column(self):
+        """y, or a column that is there where y is not: what may be indexed with."""
+        return self.index[:, 0].clamp(0, max(self.vocab - 1, 0))
 
     def logits(self, columns):
         """z at these columns [C], the same for all rows: [N, C]."""

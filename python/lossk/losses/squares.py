@@ -83,7 +83,7 @@ def cosine_linear(rows):
         if given is not None:
             raise ValueError(f"{rows.op}: {name} must be left out, a cosine is what it is, got {given}")
     x = torch.nn.functional.normalize(rows.widened_input(), dim=1)
-    target = rows_of_weight(h.linear_weight, rows.index[:, 0].clamp(0, max(rows.vocab - 1, 0)))
+    target = rows_of_weight(h.linear_weight, rows.target_column())
     cosine = (x * torch.nn.functional.normalize(target, dim=1)).sum(1)
     everywhere = x @ sum_of_units(h.linear_weight)
     # Opposite to all, or to the target: finite.

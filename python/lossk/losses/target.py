@@ -86,7 +86,7 @@ def focal(rows, gamma=2.0, alpha=None):
     loss = -torch.exp(gamma * log_rest) * logp
     if isinstance(alpha, torch.Tensor):
         _check.floats(rows.op, "alpha", alpha, (rows.vocab,), rows.head.input)
-        return loss * alpha.to(loss.dtype)[rows.index[:, 0].clamp(0, max(rows.vocab - 1, 0))]
+        return loss * alpha.to(loss.dtype)[rows.target_column()]
     if alpha is not None:
         _check.number(rows.op, "alpha", alpha)
         loss = alpha * loss

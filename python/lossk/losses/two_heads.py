@@ -32,7 +32,7 @@ def emo(rows, cost_embedding=None, mode="emo1"):
     _check.tensor(rows.op, "cost_embedding", cost)
     _check.floats(rows.op, "cost_embedding", cost, (rows.vocab, *cost.shape[-1:]), h.input)
     cost = F.normalize(cost.detach().to(h.acc), dim=-1).to(h.input.dtype)
-    at_target = cost[rows.index[:, 0].clamp(0, max(rows.vocab - 1, 0))]
+    at_target = cost[rows.target_column()]
     costs = _arguments.Head(at_target, cost, None, None, 0.0, h.acc, h.shape)
     likeness = rows.or_even(divergence(h, costs, rows.active, "mean", 0.0), 1.0)
     logp = rows.logp()
