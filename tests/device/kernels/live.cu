@@ -412,15 +412,16 @@ LiveGradients run_live(
 }
 
 template <class T>
-void check_live(const Path& path, const Shape& s, const Options& o, bool full, bool fill, bool wide = false) {
+void check_live(
+    const Path& path, const Shape& s, const Options& o, bool full, bool fill, bool wide = false, float dead = 0.75f) {
   const HeadProblem<T> p(s, o, full ? 8 : 2.5f);
   const Sketched sketched = run_sketch(path, p, full);
   check_sketch(p, sketched, full, false);
-  // Half of the columns or so are live, and for other terms than a0 what is 2^-12 there.
+  // So many of each block's columns are below tau, or, with other terms than a0, what is below 2^-12 there.
   std::vector<float> masses;
   for (const uint16_t bits : sketched.sums) masses.push_back(widen(bits));
   std::sort(masses.begin(), masses.end());
-  const float tau = masses.empty() ? 0.5f : std::clamp(masses[masses.size() * 3 / 4], 1e-6f, 0.9f);
+  const float tau = masses.empty() ? 0.5f : std::clamp(masses[size_t(dead * float(masses.size()))], 1e-6f, 0.9f);
   const GradientProblem drawn(p, full);
   GradientProblem want = drawn;
   bool general = false;
@@ -485,6 +486,8 @@ void check_distances(const Path& path) {
     const Options o{.ignored = i % 2 == 0, .distance = kDistances[i % 3], .power = 2.5f};
     check_live<T>(path, kSmallShapes[i], o, false, i % 4 > 0, i % 5 == 0);
   }
+  // Nearly all is filled, so that what is missing is most of a point's own term.
+  check_live<T>(path, {6, 300, 8}, {.distance = Distance::euclidean, .power = 2.5f}, false, true, false, 0.99f);
 }
 
 // Picks that are in a list become places in it, in order; the others come last, as none.
