@@ -84,6 +84,7 @@ _MMA, _WGMMA, _RING = "head/product/product_mma.cuh", "head/product/product_wgmm
 _TOTALS = "head/product/totals.cuh"
 _STATS, _MERGE, _LOGITS = "head/stats/stats.cuh", "head/stats/merge.cuh", "head/logits.cuh"
 _STORE, _DLOGITS, _SUMS = (f"head/gradient/{name}.cuh" for name in ("store", "dlogits", "sums"))
+_PARTS = "head/stats/parts.cuh"
 _SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", "head/head.h"
 _LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns", "fill"))
 _KEEP, _KEPT = "head/kept/keep.cuh", "head/kept/dlogits.cuh"
@@ -142,7 +143,7 @@ MUTANTS = [
     Mutant("off-by-one tail", STATS_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
     Mutant("off-by-one tail", GRADIENT_MMA, _MMA, "depth + step < end_depth;", "depth + step <= end_depth;"),
     Mutant("off-by-one tail", STATS_MMA, _LOGITS, "z(i) = place(i) < columns ?", "z(i) = place(i) <= columns ?"),
-    Mutant("off-by-one tail", STATS_MMA, _MERGE, "if (line >= p.head.rows_there", "if (line > p.head.rows_there"),
+    Mutant("off-by-one tail", STATS_MMA, _MERGE, "line < p.head.rows_there", "line <= p.head.rows_there"),
     Mutant("off-by-one tail", STATS_MMA, _LOGITS, "Row r{row < head_", "Row r{row <= head_"),
     Mutant("overrun", STATS_MMA, _MMA, "shared.b[next.stage])", "shared.b[next.stage + 1])"),
     Mutant(
@@ -176,6 +177,9 @@ MUTANTS = [
     Mutant("wrong value", STATS_MMA, _MERGE, "met = met || index[j] == index[i]", "met = false"),
     Mutant("wrong value", STATS_MMA, _MERGE, "picked[i] = NAN;", ""),
     Mutant("missing barrier", STATS_MMA, "head/stats/sum.cuh", "  sync_block();\n", ""),
+    Mutant("missing barrier", STATS_MMA, _PARTS, "  sync_block();\n", ""),
+    Mutant("missing reduction", STATS_MMA, _PARTS, "other < kMergeWarps;", "other < kMergeWarps - 1;"),
+    Mutant("off-by-one tail", STATS_MMA, _PARTS, "min((warp + 1) * share, parts)", "(warp + 1) * share"),
     Mutant("missing reduction", STATS_MMA, _STATS, "      s.merge(other);\n", ""),
     Mutant("wrong tile", STATS_MMA, "device/tiles.h", "rows - first < band ? rows - first : band", "band"),
     Mutant("two owners", STATS_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),

@@ -36,7 +36,8 @@ cudaError_t sample(const DrawParams& p, cudaStream_t stream) {
 
 cudaError_t merge_sampled(const MergeSampledParams& p, cudaStream_t stream) {
   if (p.n == 0) return cudaSuccess;
-  return launch(merge_rows_sampled, {ceil_div(p.n, kLineThreads), kLineThreads, 0, stream}, p);
+  return launch(
+      merge_rows_sampled, {ceil_div(p.n, kMergeRows), kMergeThreads, sizeof(MergeShared<SampledRow>), stream}, p);
 }
 
 }  // namespace lossk::head

@@ -5,6 +5,7 @@
 #include "device/barrier.h"
 #include "head/largest/params.h"
 #include "head/logit_line.cuh"
+#include "head/stats/parts.cuh"
 #include "head/stats/stats.cuh"
 
 namespace lossk::head {
@@ -164,22 +165,34 @@ __global__ void __launch_bounds__(kLineThreads) sample_segments(const __grid_con
   if (lane_index() == 0) p.sampled[place] = best;
 }
 
-// A thread for each row, lse in double.
-__global__ void __launch_bounds__(kLineThreads) merge_rows_sampled(const __grid_constant__ MergeSampledParams p) {
-  const int64_t row = int64_t{blockIdx.x} * kLineThreads + threadIdx.x;
-  if (row >= p.n) return;
-  RowState<double> s;
+struct SampledRow {
+  RowState<double, int> all;
   Sampled best{};
-  for (int i = 0; i < p.segments; ++i) {
-    FullState one;
-    const Partial partial = p.partial[int64_t{i} * p.n + row];
-    one.max = partial.max, one.sum = partial.sum;
-    s.merge(one);
-    const Sampled sampled = p.sampled[int64_t{i} * p.n + row];
-    if (sampled.key > best.key) best = sampled;
+
+  template <class Row>
+  LOSSK_DEVICE void merge(const Row& other) {
+    all.merge(other.all);
+    if (other.best.key > best.key) best = other.best;
   }
-  p.token[row] = column_of(best.key);
-  p.logp[row] = static_cast<float>(best.z - s.lse());
+};
+struct SampledPart {
+  FullState all;
+  Sampled best;
+};
+
+__global__ void __launch_bounds__(kMergeThreads) merge_rows_sampled(const __grid_constant__ MergeSampledParams p) {
+  LOSSK_SHARED(raw);
+  const int64_t row = int64_t{blockIdx.x} * kMergeRows + lane_index();
+  const auto of_part = [&](int part) {
+    const int64_t at = int64_t{part} * p.n + row;
+    SampledPart one{{}, p.sampled[at]};
+    one.all.max = p.partial[at].max, one.all.sum = p.partial[at].sum;
+    return one;
+  };
+  const auto s = merge_parts(p.segments, row < p.n, of_part, *reinterpret_cast<MergeShared<SampledRow>*>(raw));
+  if (row >= p.n || threadIdx.x >= kMergeRows) return;
+  p.token[row] = column_of(s.best.key);
+  p.logp[row] = static_cast<float>(s.best.z - s.all.lse());
 }
 
 }  // namespace lossk::head

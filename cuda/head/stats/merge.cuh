@@ -1,31 +1,33 @@
 // Each row's parts, in the order of the columns, to its statistics.
 #pragma once
+#include "head/stats/parts.cuh"
 #include "head/stats/stats.cuh"
 #include "head/stats/sum.cuh"
 
 namespace lossk::head {
 
-constexpr int kMergeThreads = 128;
-
 // As cpp/head/stats.cpp has them. In double, whose cost is nothing beside a product: lse in two floats has 48 bits.
 template <bool full>
 __global__ void __launch_bounds__(kMergeThreads, 1) merge_rows(const __grid_constant__ MergeParams p) {
-  const int64_t line = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
-  if (line >= p.head.rows_there.of(p.head.rows)) return;
-  RowState<double, int> s;
-  for (int part = 0; part < p.parts; ++part) {
+  LOSSK_SHARED(raw);
+  using State = RowState<double, int>;
+  const int64_t line = int64_t{blockIdx.x} * kMergeRows + lane_index();
+  const bool there = line < p.head.rows_there.of(p.head.rows);
+  const auto of_part = [&](int part) {
     const int64_t at = part * int64_t{p.head.rows} + line;
     if constexpr (full) {
-      s.merge(static_cast<const FullState*>(p.partial)[at]);
+      return static_cast<const FullState*>(p.partial)[at];
     } else {
       FullState one;
       one.max = static_cast<const Partial*>(p.partial)[at].max;
       one.sum = static_cast<const Partial*>(p.partial)[at].sum;
       if (p.slopes && p.sums_z) one.aux_dot = p.slopes[at];
       else if (p.slopes) one.slope = p.slopes[at];
-      s.merge(one);
+      return one;
     }
-  }
+  };
+  State s = merge_parts(p.parts, there, of_part, *reinterpret_cast<MergeShared<State>*>(raw));
+  if (!there || threadIdx.x >= kMergeRows) return;
 
   const int64_t row = p.head.id(static_cast<int>(line)), n = p.n;
   const int k = p.head.picks.count;

@@ -12,7 +12,8 @@ cudaError_t stats(const StatsParams& p, Element type, bool full, cudaStream_t st
 cudaError_t merge_stats(const MergeParams& p, bool full, cudaStream_t stream) {
   if (p.head.rows == 0) return cudaSuccess;
   return launch(
-      full ? merge_rows<true> : merge_rows<false>, {ceil_div(p.head.rows, kMergeThreads), kMergeThreads, 0, stream}, p);
+      full ? merge_rows<true> : merge_rows<false>,
+      {ceil_div(p.head.rows, kMergeRows), kMergeThreads, sizeof(MergeShared<RowState<double, int>>), stream}, p);
 }
 
 cudaError_t sum_loss(const LossParams& p, cudaStream_t stream) {

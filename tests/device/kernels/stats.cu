@@ -118,6 +118,7 @@ void check_edges(const Path& path) {
     check_stats<Bf16>(path, {5, 0, 64}, kPlain, false);
     check_stats<Bf16>(path, {5, 100, 0}, kEverything, full);
     check_stats<Bf16>(path, {40, 300, 64}, kPlain, full, 200);  // peaked: all other columns vanish
+    check_stats<Bf16>(path, {3, 2000, 8}, kEverything, full);   // a row's parts are shared by all warps of a merge
   }
 }
 
