@@ -40,19 +40,20 @@ def run(cpu: str, code: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def runnable() -> list[str]:
     """Every set up to the best one here, which the refusal of an unknown name tells."""
-    names = ["portable", "avx2", "avx512", "avx512bf16"]
+    names = ["portable", "avx2", "avx512", "avx512bf16", "amxbf16"]
     best = run("nothing", "import lossk").stderr.split("at most ")[1].split(",")[0]
     return names[: names.index(best) + 1]
 
 
 def test_lower_kernel_sets_are_as_good(runnable):
     for cpu in runnable:
-        done = run(cpu, CHECK.replace("NAME", cpu.removesuffix("bf16")))
+        of_float32 = "avx512" if cpu in ("avx512bf16", "amxbf16") else cpu
+        done = run(cpu, CHECK.replace("NAME", of_float32))
         assert done.returncode == 0, f"{cpu}: {done.stderr[-2000:]}"
 
 
 def test_an_unknown_set_is_refused():
     done = run("sse9", "import lossk")
     assert done.returncode != 0
-    assert "LOSSK_CPU must be portable, avx2, avx512 or avx512bf16" in done.stderr
+    assert "LOSSK_CPU must be portable, avx2, avx512, avx512bf16 or amxbf16" in done.stderr
     assert "got sse9" in done.stderr

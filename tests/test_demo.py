@@ -67,7 +67,8 @@ def test_both_heads_train_alike(finished):
     heads = json.loads((finished[1] / "demo.json").read_text())["heads"]
     assert heads["torch"]["per_step"]["loss"] == pytest.approx(heads["lossk"]["per_step"]["loss"], rel=1e-3)
     assert heads["torch"]["validation_loss"] == pytest.approx(heads["lossk"]["validation_loss"], rel=1e-3)
-    assert heads["lossk"]["per_step"]["loss"][-1] < heads["lossk"]["per_step"]["loss"][0]
+    losses = heads["lossk"]["per_step"]["loss"]  # one batch may be harder than all before it
+    assert torch.tensor(losses[len(losses) // 2 :]).mean() < losses[0]
 
 
 def test_picture_is_a_png_of_some_size(finished):

@@ -322,7 +322,7 @@ def test_leading_shapes_and_strides(distance, reduction, device):
     )
     assert flat["loss"].shape == ((3, 20) if reduction == "none" else ())
     for name, x in strided.gradients(harmonic_loss).items():
-        if distance.startswith("mahalanobis"):  # torch's own products depend on strides
+        if distance.startswith(("mahalanobis", "hamming")):  # torch's own products and sigmoids depend on strides
             assert relative_error(x.double(), flat[name].double()) < 1e-5, name
         else:
             assert_identical(x, flat[name], name)

@@ -4,7 +4,7 @@
 
 namespace lossk {
 
-enum class Cpu { portable, avx2, avx512, avx512bf16 };
+enum class Cpu { portable, avx2, avx512, avx512bf16, amxbf16 };
 
 // The best this machine runs; the environment variable LOSSK_CPU (a name above) lowers it, so that each can be tested.
 Cpu cpu();

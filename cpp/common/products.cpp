@@ -16,15 +16,17 @@ namespace lossk {
 #define products_avx512_fp16 products_portable_fp16
 #define products_avx512_double products_portable_double
 #define products_avx512bf16_bf16 products_portable_bf16
+#define products_amxbf16_bf16 products_portable_bf16
 #endif
 
 template <>
 const Products<float>& products<float>(ScalarType dtype) {
-  static const Products<float>* const table[4][3] = {
+  static const Products<float>* const table[5][3] = {
       {&products_portable_float, &products_portable_bf16, &products_portable_fp16},
       {&products_avx2_float, &products_avx2_bf16, &products_avx2_fp16},
       {&products_avx512_float, &products_avx512_bf16, &products_avx512_fp16},
-      {&products_avx512_float, &products_avx512bf16_bf16, &products_avx512_fp16}};
+      {&products_avx512_float, &products_avx512bf16_bf16, &products_avx512_fp16},
+      {&products_avx512_float, &products_amxbf16_bf16, &products_avx512_fp16}};
   const auto& row = table[static_cast<int>(cpu())];
   switch (dtype) {
     case ScalarType::Float: return *row[0];
@@ -37,7 +39,8 @@ const Products<float>& products<float>(ScalarType dtype) {
 template <>
 const Products<double>& products<double>(ScalarType) {
   static const Products<double>* const table[] = {
-      &products_portable_double, &products_avx2_double, &products_avx512_double, &products_avx512_double};
+      &products_portable_double, &products_avx2_double, &products_avx512_double, &products_avx512_double,
+      &products_avx512_double};
   return *table[static_cast<int>(cpu())];
 }
 

@@ -14,5 +14,6 @@ LOSSK_PRODUCTS(avx2)
 LOSSK_PRODUCTS(avx512)
 #undef LOSSK_PRODUCTS
 extern const Products<float> products_avx512bf16_bf16;
+extern const Products<float> products_amxbf16_bf16;
 
 }  // namespace lossk

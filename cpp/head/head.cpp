@@ -98,7 +98,7 @@ void Head<T>::load(int64_t segment, Segment<T>& s) const {
   s.first = segment * kSegment;
   s.count = std::min(kSegment, vocab - s.first);
   s.softcap = T(softcap_), s.margin = T(margin_), s.picks = picks;
-  s.distance = distance, s.power = T(power_), s.bf16 = products.unit == 2;
+  s.distance = distance, s.power = T(power_), s.bf16 = products.unit > 1;
   s.has_bias = bias_.data != nullptr, s.row_sums = false;
   for (int64_t v = 0; v < kSegment; ++v) {
     s.bias[v] = v < s.count && s.has_bias ? bias_.data[s.first + v] : T(0);
