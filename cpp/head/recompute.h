@@ -5,7 +5,8 @@
 
 namespace lossk {
 
-constexpr int64_t kMostRows = 1032;  // of a block. Long in rows: d weight sums over them in registers
+// Of a block: whole panels on any CPU. Long in rows: d weight sums over them in registers.
+constexpr int64_t kMostRows = 1056;
 template <class T>
 int64_t rows_of_block(const Head<T>& head) {
   return std::clamp<int64_t>(head.rows.size(), 1, kMostRows);

@@ -164,7 +164,7 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, Gradient<T>& gradient, c
   auto* sums = sums_.template get<GradSums<T>>();
   parallel_items(s1 - s0, workers_, [&](int64_t worker, int64_t i) {
     auto *weight = weight_.template get<char>(worker), *g_t = g_t_.template get<char>(worker);
-    T* block = block_.template get<T>() + i * block_stride_;
+    T *block = block_.template get<T>() + i * block_stride_, *tile = tile_.template get<T>(worker);
     Segment<T> segment;
     head_.load(s0 + i, segment);
     segment.row_sums = out.sums != nullptr;
@@ -172,10 +172,11 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, Gradient<T>& gradient, c
     gradient.open(worker, s0 + i);
     alignas(64) T g[Products<T>::max_mr * kSegment], bias[kSegment] = {};
     for (int64_t r0 = 0; r0 < count_; r0 += mr) {
-      // The panels that replace the raw logits are no larger than they, so writing one never reaches rows unread.
+      // The panels that replace kept logits are no larger than they, so writing one never reaches rows unread.
+      const T* raw = kept ? block + r0 * kSegment : tile + r0 % kRowBlock * kSegment;
       if (r0 % kRowBlock == 0) {
         const int64_t r1 = std::min(r0 + kRowBlock, count_);
-        if (!kept) logits(r0, r1, segment.count, weight, block + r0 * kSegment);
+        if (!kept) logits(r0, r1, segment.count, weight, tile);  // which stays in L2
         gradient.rows(worker, r0, r1);
       }
       for (int64_t r = r0; r < r0 + mr; ++r) {
@@ -184,7 +185,7 @@ void Sweep<T>::grads(int64_t s0, int64_t s1, bool kept, Gradient<T>& gradient, c
           std::fill(g_row, g_row + kSegment, T(0));
           continue;
         }
-        sums[i * count_ + r] = gradient.row(worker, segment, r, block + r * kSegment, g_row);
+        sums[i * count_ + r] = gradient.row(worker, segment, r, raw + (r - r0) * kSegment, g_row);
         if (out.bias != nullptr) head_.epilogue.add(1, g_row, bias);
       }
       if (out.input != nullptr)

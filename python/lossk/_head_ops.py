@@ -3,7 +3,7 @@
 import torch
 
 from . import _live
-from ._library import explain_missing_cuda
+from ._library import build_info, explain_missing_cuda
 
 # Rows of linear_stats' first output; without `full`, the first three. low: what float32 leaves off the row before.
 STATS = (
@@ -23,6 +23,15 @@ def wants_fp32_grad(weight):
     """torch >= 2.13 lets a leaf ask for gradients wider than itself: weight.grad_dtype = torch.float32."""
     half = weight.dtype in (torch.bfloat16, torch.float16)
     return half and weight.is_leaf and getattr(weight, "grad_dtype", None) == torch.float32
+
+
+# What a CPU multiplies so fast that logits are made again sooner than d weight is added up in float32.
+_FAST_PRODUCTS = (torch.bfloat16,) if build_info()["cpu"]["bfloat16"] == "amxbf16" else ()
+
+
+def keeps_logits(input):
+    """Is cce_forward, which has the gradients ready but keeps d weight in float32, all of it, what is faster?"""
+    return input.device.type == "cpu" and input.dtype not in _FAST_PRODUCTS
 
 
 def weight_grad_dtype(weight):

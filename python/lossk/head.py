@@ -51,11 +51,11 @@ def linear_cross_entropy(
     same; see lossk.live_report for what was done. Not with softcap and label_smoothing together.
 
     Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes), with
-    tau 1 + 3 x the live share. On a GPU all of them are four, and the rows that count are copied once; a weight in
-    bfloat16 or float16 with contiguous rows of a multiple of 8 features is read in place, other sizes through copies of
-    64 MiB at a time, other strides through one copy; float32 takes six products of bfloat16 for each; with tau a column
-    is visited for 1024 tokens together, through copies of 256 MiB at a time, and d weight is summed in float32, all of
-    it.
+    tau 1 + 3 x the live share; in bfloat16 on a CPU with AMX all of them are four. On a GPU they are too, and the rows
+    that count are copied once; a weight in bfloat16 or float16 with contiguous rows of a multiple of 8 features is read
+    in place, other sizes through copies of 64 MiB at a time, other strides through one copy; float32 takes six products
+    of bfloat16 for each; with tau a column is visited for 1024 tokens together, through copies of 256 MiB at a time,
+    and d weight is summed in float32, all of it.
 
     Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and targets out of range (on a GPU those
     make the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for the error and its synchronisation);
@@ -116,9 +116,8 @@ def _cross_entropy(
     tensors = (h.input, h.linear_weight, h.linear_bias, h.scale)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
     live = tau if any(needs) else 0.0
-    # On a GPU the backward recomputes: cce_forward would keep d weight in float32, all of it.
     fused = not live and reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
-    fused = fused and h.input.device.type == "cpu"
+    fused = fused and _head_ops.keeps_logits(h.input)
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
         coefs = torch.stack([a, z_loss * per_row, *([-dense] if label_smoothing else [])])
