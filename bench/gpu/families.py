@@ -135,7 +135,7 @@ def paths(clock: Clock) -> list[str]:
 
 def by_path(path: str, run: Callable[[], object]) -> Callable[[], object]:
     def chosen() -> object:
-        if path != "mma_sync":
+        if path not in ("wgmma_alone", "mma_sync"):
             return run()
         os.environ["LOSSK_KERNELS"] = path
         try:
@@ -165,7 +165,8 @@ def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
     loss_coef = torch.cat([coef, torch.zeros_like(coef)])
     kept = lambda: torch.ops.lossk.cce_forward(*head, *plain, loss_coef, coef.T.contiguous(), last[-2])  # noqa: E731
     runs = {"matmul": (1, lambda: torch.mm(input, weight.T, out=logits))}
-    for path in paths(clock):
+    alone = ["wgmma_alone"] if "wgmma" in paths(clock) else []  # what clusters are worth
+    for path in paths(clock) + alone:
         runs[f"linear_stats {path}"] = 1, by_path(path, stats)
         runs[f"linear_stats_backward {path}"] = (
             3,

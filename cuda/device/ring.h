@@ -3,9 +3,12 @@
 //   producer: for (RingTurn<stages> turn;; ++turn) tma_load(..., ring.fill(turn, bytes), ...)
 //   consumer: for (RingTurn<stages> turn;; ++turn) ring.wait_full(turn), ..., ring.release(turn)
 //
-// Both walk the same turns; neither knows how far the other is.
+// Both walk the same turns; neither knows how far the other is. In a cluster whose blocks load into each other's
+// stages, every block's producer waits for every block's consumers, for all have a stage free at the same time:
+//
+//   init(consumers * cluster_size()), then sync_cluster; release(turn, rank) for each rank; and sync_cluster at the end
 #pragma once
-#include "device/barrier.h"
+#include "device/cluster.h"
 
 namespace lossk::device {
 
@@ -28,7 +31,7 @@ template <int stages>
 struct Ring {
   Mbarrier full[stages], empty[stages];
 
-  // By one thread; then sync_block, before anyone uses it. `consumers`: how many release each stage.
+  // By one thread; then sync_block or sync_cluster, before anyone uses it. `consumers`: how many release each stage.
   LOSSK_DEVICE void init(int consumers) {
     for (int i = 0; i < stages; ++i) {
       mbarrier_init(&full[i], 1);
@@ -39,13 +42,15 @@ struct Ring {
 
   // By the one producing thread: waits until the stage is free, announces `bytes`, and returns what its loads count on.
   LOSSK_DEVICE Mbarrier* fill(const RingTurn<stages>& turn, int bytes) {
-    mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);  // a ring starts empty: the phase before the first is complete
+    // A ring starts empty: the phase before the first is complete.
+    mbarrier_wait_cluster(&empty[turn.stage], turn.phase ^ 1);
     mbarrier_arrive_expect(&full[turn.stage], bytes);
     return &full[turn.stage];
   }
   LOSSK_DEVICE void wait_full(const RingTurn<stages>& turn) { mbarrier_wait(&full[turn.stage], turn.phase); }
   // Trap: by one lane for its warp only after sync_warp or wgmma_wait, when all lanes have read.
   LOSSK_DEVICE void release(const RingTurn<stages>& turn) { mbarrier_arrive(&empty[turn.stage]); }
+  LOSSK_DEVICE void release(const RingTurn<stages>& turn, int rank) { mbarrier_arrive_at(&empty[turn.stage], rank); }
 };
 
 }  // namespace lossk::device

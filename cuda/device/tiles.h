@@ -22,20 +22,23 @@ struct TileOrder {
   }
 };
 
-// for (PersistentTiles tile(order); tile; ++tile) use(*tile). Every block's share is the same to within one tile.
+// for (PersistentTiles tile(order); tile; ++tile) use(*tile). Every block's share is the same to within one tile, or
+// every cluster's of `blocks`, which all get the same tiles.
 class PersistentTiles {
  public:
-  LOSSK_DEVICE explicit PersistentTiles(const TileOrder& order) : order_(order), i_(blockIdx.x) {}
+  LOSSK_DEVICE explicit PersistentTiles(const TileOrder& order, int blocks = 1)
+      : order_(order), i_(blockIdx.x / blocks), step_(gridDim.x / blocks) {}
   LOSSK_DEVICE explicit operator bool() const { return i_ < order_.count(); }
   LOSSK_DEVICE Tile operator*() const { return order_[i_]; }
   LOSSK_DEVICE PersistentTiles& operator++() {
-    i_ += gridDim.x;
+    i_ += step_;
     return *this;
   }
 
  private:
   TileOrder order_;
   int64_t i_;
+  int step_;
 };
 
 }  // namespace lossk::device

@@ -30,6 +30,22 @@ LOSSK_DEVICE void tma_load(void* to, const TensorMap* map, Mbarrier* b, int x, i
       "l"(map), "r"(shared_address(b)), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
+// Into every block of the cluster that `blocks` has a bit for, at the same place of each, counted on the mbarrier that
+// each has at b's.
+LOSSK_DEVICE void tma_multicast(void* to, const TensorMap* map, Mbarrier* b, int x, int y, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+      " [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(b)), "r"(x), "r"(y), "h"(blocks)
+      : "memory");
+}
+LOSSK_DEVICE void tma_multicast(void* to, const TensorMap* map, Mbarrier* b, int x, int y, int z, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+      " [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(b)), "r"(x), "r"(y), "r"(z), "h"(blocks)
+      : "memory");
+}
 LOSSK_DEVICE void tma_store(const TensorMap* map, const void* from, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
                "r"(shared_address(from)), "r"(x), "r"(y)

@@ -8,9 +8,11 @@ namespace lossk::emulator {
 // A broken rule is an Error here, so what is returned is success.
 template <class... Parameters>
 cudaError_t launch(
-    void (*kernel)(Parameters...), dim3 blocks, int threads, int shared_bytes, const Parameters&... parameters) {
+    void (*kernel)(Parameters...), dim3 blocks, int threads, int shared_bytes, int cluster,
+    const Parameters&... parameters) {
   const auto call = [&] { kernel(parameters...); };
-  run([](const void* body) { (*static_cast<const decltype(call)*>(body))(); }, &call, blocks, threads, shared_bytes);
+  const auto body = [](const void* call_it) { (*static_cast<const decltype(call)*>(call_it))(); };
+  run(body, &call, blocks, threads, shared_bytes, cluster);
   return cudaSuccess;
 }
 

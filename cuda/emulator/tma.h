@@ -12,6 +12,12 @@ LOSSK_DEVICE void tma_load(void* to, const TensorMap* map, Mbarrier* b, int x, i
 LOSSK_DEVICE void tma_load(void* to, const TensorMap* map, Mbarrier* b, int x, int y, int z) {
   emulator::tma_load(shared_address(to), map, shared_address(b), 3, x, y, z);
 }
+LOSSK_DEVICE void tma_multicast(void* to, const TensorMap* map, Mbarrier* b, int x, int y, uint16_t blocks) {
+  emulator::tma_load(shared_address(to), map, shared_address(b), 2, x, y, 0, blocks);
+}
+LOSSK_DEVICE void tma_multicast(void* to, const TensorMap* map, Mbarrier* b, int x, int y, int z, uint16_t blocks) {
+  emulator::tma_load(shared_address(to), map, shared_address(b), 3, x, y, z, blocks);
+}
 LOSSK_DEVICE void tma_store(const TensorMap* map, const void* from, int x, int y) {
   emulator::tma_store(map, shared_address(from), 2, x, y, 0, emulator::Store::copy);
 }

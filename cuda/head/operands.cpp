@@ -20,11 +20,13 @@ Element element_of(const char* op, ScalarType type) {
 }
 
 // Hopper's path only on the GPU that it was built for: 90a code runs on no other. LOSSK_KERNELS=mma_sync takes the
-// other there too, so that one machine tests both.
+// other there too, so that one machine tests both; wgmma_alone: product/launch_wgmma.h.
 const Path& path_for(const char* op, int capability) {
   const char* wanted = std::getenv("LOSSK_KERNELS");
   const bool any = wanted && std::string(wanted) == "mma_sync";
-  check(any || !wanted, "lossk: LOSSK_KERNELS must be mma_sync or not be set, got ", wanted);
+  check(
+      any || !wanted || std::string(wanted) == "wgmma_alone",
+      "lossk: LOSSK_KERNELS must be mma_sync, wgmma_alone or not be set, got ", wanted);
   check(
       capability >= 80, op, ": needs a GPU of compute capability 8.0 or later, got ", capability / 10, ".",
       capability % 10);

@@ -38,14 +38,16 @@ class Kernel(NamedTuple):
 
 STATS_MMA = Kernel("head/stats/stats.cu", ("stats_mma_bank_conflicts", "stats_mma_edges", "stats_mma_bf16"))
 STATS_FLOAT = Kernel("head/stats/stats.cu", ("stats_mma_fp32",))
-STATS_WGMMA = Kernel("head/stats/stats_sm90.cu", ("stats_wgmma_edges", "stats_wgmma_turns", "stats_wgmma_bf16"))
+STATS_WGMMA = Kernel(
+    "head/stats/stats_sm90.cu", ("stats_wgmma_edges", "stats_wgmma_turns", "stats_wgmma_pairs", "stats_wgmma_bf16")
+)
 GRADIENT_MMA = Kernel(
     "head/gradient/gradient.cu", ("gradient_mma_bank_conflicts", "gradient_mma_edges", "gradient_mma_bf16")
 )
 GRADIENT_WGMMA = Kernel("head/gradient/gradient_sm90.cu", ("gradient_wgmma_edges", "gradient_wgmma_bf16"))
 ROWS = Kernel("head/rows/rows.cu", ("stats_wgmma_edges", "stats_wgmma_bf16", "gradient_wgmma_fp16"))
 SKETCH_MMA = Kernel("head/stats/sketch.cu", ("live_mma_bf16",))
-SKETCH_WGMMA = Kernel("head/stats/sketch_sm90.cu", ("live_wgmma_turns", "live_wgmma_bf16"))
+SKETCH_WGMMA = Kernel("head/stats/sketch_sm90.cu", ("live_wgmma_turns", "live_wgmma_pairs", "live_wgmma_bf16"))
 LIVE_MMA = Kernel("head/live/dlogits.cu", ("live_mma_bf16",))
 LIVE_STORE = Kernel("head/gradient/gradient_sm90.cu", ("live_wgmma_bf16",))
 LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))
@@ -97,7 +99,7 @@ _CORES, _PAIRS, _HARMONIC, _COEFS, _SLOPES = (
 )
 _ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
 _TURN = "if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);"
-_RELEASE_NOW = "if (lane == 0) shared.ring.release(turn);"
+_RELEASE_NOW = "if (lane < peers) shared.ring.release(turn, lane);"
 
 MUTANTS = [
     # ---- mma.sync with cp.async
@@ -182,7 +184,7 @@ MUTANTS = [
     Mutant("off-by-one tail", STATS_MMA, _PARTS, "min((warp + 1) * share, parts)", "(warp + 1) * share"),
     Mutant("missing reduction", STATS_MMA, _STATS, "      s.merge(other);\n", ""),
     Mutant("wrong tile", STATS_MMA, "device/tiles.h", "rows - first < band ? rows - first : band", "band"),
-    Mutant("two owners", STATS_MMA, "device/tiles.h", "i_ += gridDim.x;", "i_ += 1;"),
+    Mutant("two owners", STATS_MMA, "device/tiles.h", "i_ += step_;", "i_ += 1;"),
     Mutant("two owners", STATS_MMA, _MMA, "C::kParts + warp_column / C::kWarpColumns", "C::kParts"),
     # ---- the gradient's epilogues
     Mutant("off-by-one tail", GRADIENT_MMA, _STORE, "there = row < p_.count", "there = row <= p_.count"),
@@ -316,23 +318,37 @@ MUTANTS = [
     ),
     Mutant("missing fence", STATS_WGMMA, _RING, "fence_mbarrier_init();", ""),
     Mutant("missing fence", STATS_WGMMA, _WGMMA, "wgmma_fence();", ""),
-    Mutant("missing barrier", STATS_WGMMA, _WGMMA, "  sync_block();\n", ""),
+    Mutant("missing barrier", STATS_WGMMA, _WGMMA, "peers > 1 ? sync_cluster() : sync_block();", ""),
+    Mutant("missing barrier", STATS_WGMMA, _WGMMA, "sync_cluster() : sync_block();", "sync_block() : sync_block();"),
+    Mutant("missing barrier", STATS_WGMMA, _WGMMA, "if (peers > 1) sync_cluster();", ""),
     Mutant("no turn", STATS_WGMMA, _WGMMA, _TURN, ""),
     Mutant("no turn", STATS_WGMMA, _WGMMA, "takes_turns = steps >= C::kStages", "takes_turns = true"),
     Mutant("missing wait", STATS_WGMMA, _WGMMA, "shared.ring.wait_full(turn);", ""),
-    Mutant("missing wait", STATS_WGMMA, _RING, "mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);", ""),
+    Mutant("missing wait", STATS_WGMMA, _RING, "mbarrier_wait_cluster(&empty[turn.stage], turn.phase ^ 1);", ""),
     Mutant("missing wait", STATS_WGMMA, _WGMMA, "wgmma_wait<0>();", ""),
     Mutant("wrong bytes", STATS_WGMMA, _WGMMA, "turn, C::kStageBytes)", "turn, C::kStageBytes / 2)"),
     Mutant(
         "early release",
         STATS_WGMMA,
         _WGMMA,
-        "if (step > 0 && lane == 0) shared.ring.release(turn.before());",
+        "if (step > 0 && lane < peers) shared.ring.release(turn.before(), lane);",
         _RELEASE_NOW,
     ),
     Mutant("early release", STATS_WGMMA, _WGMMA, "wgmma_wait<1>();", "wgmma_wait<2>();"),
-    Mutant("missing release", STATS_WGMMA, _WGMMA, "if (steps > 0 && lane == 0) shared.ring.release(", "void("),
-    Mutant("too many arrivals", STATS_WGMMA, _WGMMA, "if (step > 0 && lane == 0)", "if (step > 0)"),
+    Mutant("missing release", STATS_WGMMA, _WGMMA, "if (steps > 0 && lane < peers) shared.ring.release(", "(void)("),
+    Mutant("too many arrivals", STATS_WGMMA, _WGMMA, "if (step > 0 && lane < peers)", "if (step > 0 && lane < 3)"),
+    Mutant("wrong block", STATS_WGMMA, _WGMMA, "if (step > 0 && lane < peers)", "if (step > 0 && lane < 1)"),
+    Mutant("wrong count", STATS_WGMMA, _WGMMA, "init(peers * C::kConsumers", "init(C::kConsumers"),
+    Mutant(
+        "wrong block",
+        STATS_WGMMA,
+        _RING,
+        "mbarrier_arrive_at(&empty[turn.stage], rank)",
+        "mbarrier_arrive(&empty[turn.stage])",
+    ),
+    Mutant("wrong tile", STATS_WGMMA, _WGMMA, "first_of_share = rank * share", "first_of_share = 0"),
+    Mutant("wrong tile", STATS_WGMMA, _WGMMA, "(tile.row * peers + rank) * C::kRows", "tile.row * C::kRows"),
+    Mutant("overrun", SKETCH_WGMMA, _WGMMA, "there = first_row < rows", "there = true"),
     Mutant("too many arrivals", STATS_WGMMA, _WGMMA, "threadIdx.x < kWarp && elect_one()", "threadIdx.x < kWarp"),
     Mutant("wrong layout", STATS_WGMMA, _WGMMA, "2 * depth, 16, 8 * kLineBytes", "2 * depth, 16, 4 * kLineBytes"),
     Mutant(
@@ -352,7 +368,7 @@ MUTANTS = [
         "column < end_column; column += C::kColumns)\n",
         "column + 1 < end_column; column += C::kColumns)\n",
     ),
-    Mutant("wrong tile", STATS_WGMMA, _WGMMA, "plane_of_b<T>(term), column, k)", "plane_of_b<T>(term), column + 1, k)"),
+    Mutant("wrong tile", STATS_WGMMA, _WGMMA, "column + first_of_share, share", "column + 1 + first_of_share, share"),
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "first + row, depth);", "first, depth);"),
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "p.depth_there.of(p.depth)", "p.depth"),
     Mutant("stale registers", GRADIENT_WGMMA, _WGMMA, "float d[C::kColumns / 2] = {};", "float d[C::kColumns / 2];"),
@@ -430,6 +446,7 @@ def outcome(kernel: Kernel, overlay: Path | None, kind: str, build: Path, place:
         "-Wno-psabi",
         "-DLOSSK_ONLY_BF16",
         "-DLOSSK_LIST_ROWS=256",
+        "-DLOSSK_MANY_TILE_ROWS=3",
         "-fno-optimize-sibling-calls",
         *FLAGS[kind],
         *includes,

@@ -1,4 +1,4 @@
-// Barriers of a block, mbarriers, fences, and the registers a warpgroup holds.
+// Barriers of a block and of a cluster, mbarriers, fences, and the registers a warpgroup holds.
 #include <cstring>
 
 #include "emulator/engine/machine.h"
@@ -53,7 +53,7 @@ void complete_if_due(Mbarrier& m) {
 
 void release(Clock& to) {
   to.join(running->clock);
-  if (race_detection) ++running->clock.seen[running->index];
+  if (race_detection) ++running->clock.seen[running->agent];
 }
 
 void sync_block() {
@@ -85,8 +85,8 @@ void mbarrier_init(uint32_t address, int arrivals) {
   m.expected = m.pending = arrivals;
   m.arriving = m.completed = Clock(t.block->agents());
   m.agent = t.block->agent_of(&m);
-  m.maker = t.index;
-  m.made = t.clock.at(t.index);
+  m.maker = t.agent;
+  m.made = t.clock.at(t.agent);
 }
 
 void mbarrier_invalidate(uint32_t address) {
@@ -95,15 +95,27 @@ void mbarrier_invalidate(uint32_t address) {
   t.block->mbarriers.erase(address);
 }
 
-void mbarrier_arrive(uint32_t address, int bytes) {
-  Thread& t = LOSSK_ENTER(bytes ? "mbarrier_arrive_expect" : "mbarrier_arrive");
-  Mbarrier& m = find_mbarrier(*t.block, address, t.call);
+namespace {
+
+void arrive(Thread& t, Block& b, uint32_t address, int bytes) {
+  Mbarrier& m = find_mbarrier(b, address, t.call);
   if (m.pending == 0) fail(t.call, text("more arrivals than the mbarrier's %d in phase %u", m.expected, m.phase));
   m.bytes += bytes;
   if (bytes < 0 || m.bytes >= 1 << 20) fail(t.call, text("%d bytes: below 2^20 in all", bytes));
   release(m.arriving);
   --m.pending;
   complete_if_due(m);
+}
+
+}  // namespace
+
+void mbarrier_arrive(uint32_t address, int bytes) {
+  Thread& t = LOSSK_ENTER(bytes ? "mbarrier_arrive_expect" : "mbarrier_arrive");
+  arrive(t, *t.block, address, bytes);
+}
+void mbarrier_arrive_at(uint32_t address, int rank) {
+  Thread& t = LOSSK_ENTER("mbarrier_arrive_at");
+  arrive(t, peer(*t.block, rank, t.call), address, 0);
 }
 
 void bytes_arrived(Mbarrier& m, int64_t bytes) {
@@ -141,12 +153,46 @@ void mbarrier_wait(uint32_t address, uint32_t parity) {
 void fence_proxy_async() {
   Thread& t = LOSSK_ENTER("fence_proxy_async");
   if (!race_detection) return;
-  for (int agent : {t.index, t.block->copies_of(t)}) t.clock.fenced[agent] = t.clock.seen[agent];
+  for (int agent : {t.agent, t.block->copies_of(t)}) t.clock.fenced[agent] = t.clock.seen[agent];
 }
 void fence_mbarrier_init() {
   Thread& t = LOSSK_ENTER("fence_mbarrier_init");
   for (auto& [address, m] : t.block->mbarriers)
-    if (m.maker == t.index) m.fenced = t.clock.at(t.index);
+    if (m.maker == t.agent) m.fenced = t.clock.at(t.agent);
+}
+
+Block& peer(Block& b, int rank, const Call& call) {
+  const auto& blocks = b.cluster->blocks;
+  if (rank < 0 || rank >= static_cast<int>(blocks.size()))
+    fail(call, text("block %d of a cluster of %zu", rank, blocks.size()));
+  if (!blocks[rank]) fail(call, text("block %d of the cluster has ended, and with it its shared memory", rank));
+  return *blocks[rank];
+}
+
+int cluster_size() { return static_cast<int>(running->block->cluster->blocks.size()); }
+int cluster_rank() {
+  const auto& blocks = running->block->cluster->blocks;
+  return static_cast<int>(std::find(blocks.begin(), blocks.end(), running->block) - blocks.begin());
+}
+
+void go_on_if_all_wait(Cluster& c) {
+  size_t alive = 0;
+  for (const Block* b : c.blocks) alive += b ? b->alive : 0;
+  if (c.waiting.size() < alive) return;
+  for (Thread* t : c.waiting) {
+    t->clock.join(c.clock);
+    wake(*t);
+  }
+  c.waiting.clear();
+}
+
+void sync_cluster() {
+  Thread& t = LOSSK_ENTER("sync_cluster");
+  Cluster& c = *t.block->cluster;
+  release(c.clock);
+  c.waiting.push_back(&t);
+  go_on_if_all_wait(c);
+  if (!c.waiting.empty()) block_running();
 }
 
 namespace {

@@ -38,12 +38,18 @@ void barrier_arrive(int id, int threads);
 void mbarrier_init(uint32_t address, int arrivals);
 void mbarrier_invalidate(uint32_t address);
 void mbarrier_arrive(uint32_t address, int bytes);  // and expects so many bytes more
+void mbarrier_arrive_at(uint32_t address, int rank);
 bool mbarrier_try_wait(uint32_t address, uint32_t parity);
 void mbarrier_wait(uint32_t address, uint32_t parity);
 void fence_mbarrier_init();
 void fence_proxy_async();
 void fence_device();
 void set_registers(int registers, bool increase);
+
+// ---- clusters
+int cluster_size();
+int cluster_rank();
+void sync_cluster();
 
 // ---- warps: the last lane of `mask` to arrive does it for all
 void sync_warp(uint32_t mask);
@@ -76,7 +82,8 @@ void cp_async(uint32_t to, const void* from, int bytes, bool valid);
 void cp_async_commit();
 void cp_async_wait(int groups);
 void prefetch_map(const TensorMap* map);  // not tma_prefetch: its argument would find both names
-void tma_load(uint32_t to, const TensorMap* map, uint32_t mbarrier, int rank, int x, int y, int z);
+// Into each block of the cluster that `blocks` has a bit for; 0: the own one.
+void tma_load(uint32_t to, const TensorMap* map, uint32_t mbarrier, int rank, int x, int y, int z, uint32_t blocks = 0);
 enum class Store { copy, add };
 void tma_store(const TensorMap* map, uint32_t from, int rank, int x, int y, int z, Store what);
 void bulk_load(uint32_t to, const void* from, int bytes, uint32_t mbarrier);
@@ -94,6 +101,6 @@ void wait_for_grids();
 
 // ---- launching
 using Body = void (*)(const void*);
-void run(Body body, const void* argument, Dim3 grid, Dim3 block, int shared_bytes);
+void run(Body body, const void* argument, Dim3 grid, Dim3 block, int shared_bytes, int cluster);
 
 }  // namespace lossk::emulator

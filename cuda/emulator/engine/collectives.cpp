@@ -51,7 +51,7 @@ void meet_group(Thread& t, const void* arguments, ExecuteGroup execute) {
 }
 
 int Block::agent_of(const void* owner) {
-  const int first = agents() - kExtraAgents;
+  const int first = first_agent + own_agents() - kExtraAgents;
   const auto [entry, is_new] =
       extra_agents.try_emplace(owner, first + static_cast<int>(extra_agents.size()) % kExtraAgents);
   return entry->second;

@@ -1,4 +1,4 @@
-// Global memory: what of it exists, and who touches it beside whom. Blocks know of one another only through flags and
+// Global memory: what of it exists, and who touches it beside whom. Clusters know of one another only through flags and
 // atomics; what a launch before this one did is known to all.
 #include <cstring>
 
@@ -8,7 +8,7 @@ namespace lossk::emulator {
 namespace {
 
 struct Event {
-  int block = -1, agent = 0;
+  int cluster = -1, agent = 0, block = 0;
   uint32_t time = 0;
   bool atomic = false;
   const void* site = nullptr;
@@ -36,27 +36,27 @@ Buffer* find(const char* first, int64_t bytes, const char*& begin) {
 }
 
 bool ordered(const Event& e, const Block& b, int agent, const Clock& clock) {
-  if (e.block < 0) return true;
-  if (e.block == b.number) return e.agent == agent || clock.seen[e.agent] >= e.time;
-  const auto known = clock.elsewhere.find(e.block);
+  if (e.cluster < 0) return true;
+  if (e.cluster == b.cluster->number) return e.agent == agent || clock.seen[e.agent] >= e.time;
+  const auto known = clock.elsewhere.find(e.cluster);
   return known != clock.elsewhere.end() && known->second[e.agent] >= e.time;
 }
 
-// Everything a thread knows, as another block would say it.
+// Everything a thread knows, as another cluster would say it.
 Elsewhere knowledge(Thread& t) {
   Elsewhere all = t.clock.elsewhere;
-  all[t.block->number] = t.clock.seen;
-  if (race_detection) ++t.clock.seen[t.index];
+  all[t.block->cluster->number] = t.clock.seen;
+  if (race_detection) ++t.clock.seen[t.agent];
   return all;
 }
 
 void learn(Thread& t, const Elsewhere& from) {
-  for (const auto& [block, times] : from)
-    join(block == t.block->number ? t.clock.seen : t.clock.elsewhere[block], times);
+  for (const auto& [cluster, times] : from)
+    join(cluster == t.block->cluster->number ? t.clock.seen : t.clock.elsewhere[cluster], times);
 }
 
 void touch_word(Thread& t, const void* p, Access access) {
-  if (race_detection) touch_global(*t.block, t.index, t.clock, p, 4, access, t.call, true);
+  if (race_detection) touch_global(*t.block, t.agent, t.clock, p, 4, access, t.call, true);
 }
 
 // A relaxed atomic carries what its thread's last fence published, and its thread learns at its next fence.
@@ -112,7 +112,7 @@ void touch_global(
           text(" of block number %d, in global memory", other->block));
       return;
     }
-    const Event event{b.number, agent, clock.at(agent), atomic, call.site, call.what};
+    const Event event{b.cluster->number, agent, b.number, clock.at(agent), atomic, call.site, call.what};
     if (access == Access::write) {
       c = {event, {}};
       continue;

@@ -1,4 +1,4 @@
-// The state of a launch: blocks, warps and threads, and what each waits for.
+// The state of a launch: clusters, blocks, warps and threads, and what each waits for.
 #pragma once
 #include <deque>
 #include <map>
@@ -52,6 +52,7 @@ struct BulkLoad {
 struct Thread {
   Fiber fiber;
   int index, lane;  // in the block, in the warp
+  int agent;        // in the cluster
   Dim3 id;
   Block* block;
   Warp* warp;
@@ -125,9 +126,19 @@ struct Mbarrier {
   uint32_t made = 0, fenced = 0;  // fenced: 0 for not yet
 };
 
+// Blocks that run at the same time and reach each other's shared memory: a launch without clusters has one in each.
+struct Cluster {
+  int number = 0;              // in the grid
+  std::vector<Block*> blocks;  // null: has ended
+  std::vector<Thread*> waiting;
+  Clock clock;
+};
+
 struct Block {
   Dim3 id;
   int number = 0;  // in the grid
+  std::shared_ptr<Cluster> cluster;
+  int first_agent = 0;
   int alive = 0;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
@@ -142,10 +153,13 @@ struct Block {
   std::vector<uint32_t> time;  // of each agent that is no thread
   std::map<const void*, int> extra_agents;
 
-  int copies_of(const Thread& t) const { return static_cast<int>(threads.size()) + t.index; }
-  int unit_of(const Warpgroup& g) const { return static_cast<int>(2 * threads.size() + (&g - warpgroups.data())); }
+  int copies_of(const Thread& t) const { return first_agent + static_cast<int>(threads.size()) + t.index; }
+  int unit_of(const Warpgroup& g) const {
+    return first_agent + static_cast<int>(2 * threads.size() + (&g - warpgroups.data()));
+  }
   int agent_of(const void* owner);  // of an mbarrier's loads, of a thread's stores
-  int agents() const { return static_cast<int>(2 * threads.size() + warpgroups.size()) + kExtraAgents; }
+  int own_agents() const { return static_cast<int>(2 * threads.size() + warpgroups.size()) + kExtraAgents; }
+  int agents() const { return own_agents() * static_cast<int>(cluster->blocks.size()); }  // of the cluster
   uint32_t tick(int agent) { return race_detection ? ++time[agent] : 0; }
   static constexpr int kExtraAgents = 64;
 };
@@ -181,6 +195,8 @@ Mbarrier& find_mbarrier(Block& b, uint32_t address, const Call& call);
 void bytes_arrived(Mbarrier& m, int64_t bytes);
 void release(Clock& to);  // what the running thread did is known to whom `to` is given
 void end_of_thread(Thread& t);
+Block& peer(Block& b, int rank, const Call& call);  // in its cluster
+void go_on_if_all_wait(Cluster& c);                 // who waits for all of the cluster that have not ended
 void copies_at_exit(Thread& t);
 void stores_at_exit(Thread& t);
 void products_at_exit(Thread& t);
@@ -190,7 +206,7 @@ bool land_load(Block& b);
 
 // ---- accesses to shared memory
 inline void touch(Thread& t, uint32_t address, int bytes, Access a) {
-  if (race_detection) t.block->shadow.access(t.index, t.clock, address, bytes, a, Proxy::generic, t.call);
+  if (race_detection) t.block->shadow.access(t.agent, t.clock, address, bytes, a, Proxy::generic, t.call);
 }
 
 // ---- collectives.cpp

@@ -1,8 +1,9 @@
 // Races in shared and global memory, by vector clocks: independent of the schedule, one run shows them.
 //
-// Every thread is an agent, and so is everything that works beside the threads: the cp.async copies of a thread, the
-// matrix unit of a warpgroup, the copies that complete on one mbarrier, the bulk stores of a thread. A barrier, an
-// mbarrier or a wait hands an agent's clock on. Two accesses to one place that no such chain orders are a race.
+// Every thread of a cluster is an agent, and so is everything that works beside the threads: the cp.async copies of a
+// thread, the matrix unit of a warpgroup, the copies that complete on one mbarrier, the bulk stores of a thread. A
+// barrier, an mbarrier or a wait hands an agent's clock on. Two accesses to one place that no such chain orders are a
+// race.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -15,15 +16,15 @@ namespace lossk::emulator {
 
 extern bool race_detection;  // set by tsan.cpp, which only the race build links
 
-using Times = std::vector<uint32_t>;     // per agent of a block: its accesses up to here happened before
-using Elsewhere = std::map<int, Times>;  // of other blocks, known through flags and atomics
+using Times = std::vector<uint32_t>;     // per agent of a cluster: its accesses up to here happened before
+using Elsewhere = std::map<int, Times>;  // of other clusters, known through flags and atomics
 
 inline void join(Times& into, const Times& from) {
   into.resize(std::max(into.size(), from.size()));
   for (size_t i = 0; i < from.size(); ++i) into[i] = std::max(into[i], from[i]);
 }
 inline void join(Elsewhere& into, const Elsewhere& from) {
-  for (const auto& [block, times] : from) join(into[block], times);
+  for (const auto& [cluster, times] : from) join(into[cluster], times);
 }
 
 struct Clock {

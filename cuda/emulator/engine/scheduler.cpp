@@ -1,4 +1,4 @@
-// Runs a grid: which blocks are resident, which lane is next, and what it means when none is.
+// Runs a grid: which clusters are resident, which lane is next, and what it means when none is.
 #include <cstring>
 #include <numeric>
 
@@ -36,16 +36,18 @@ void thread_entry() {
   t.call.what = "exit";
   end_of_thread(t);
   block_ended |= --t.block->alive == 0;
+  go_on_if_all_wait(*t.block->cluster);
   t.warp->ready &= ~(1u << t.lane);
   t.warp->alive &= ~(1u << t.lane);
   idle_switches = 0;
   t.fiber.suspend_forever();
 }
 
-void start(Block& b, Dim3 id, int shared_bytes) {
+void start(Block& b, unsigned number, int rank, int shared_bytes) {
   const int threads = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
+  const Dim3 id{number % gridDim.x, number / gridDim.x % gridDim.y, number / (gridDim.x * gridDim.y)};
   b.id = id;
-  b.number = static_cast<int>(id.x + gridDim.x * (id.y + gridDim.y * id.z));
+  b.number = static_cast<int>(number);
   b.alive = threads;
   b.threads = std::vector<Thread>(threads);
   b.warps.resize((threads + kWarpLanes - 1) / kWarpLanes);
@@ -53,6 +55,7 @@ void start(Block& b, Dim3 id, int shared_bytes) {
   for (Warpgroup& g : b.warpgroups) g.registers = std::min(248, kRegisterFile / threads / 8 * 8);
   make_shared(b, shared_bytes);
   const int agents = b.agents();
+  b.first_agent = rank * b.own_agents();
   if (race_detection) b.time.assign(agents, 0);
   for (Barrier& barrier : b.barriers) barrier.clock = Clock(agents);
   for (Warp& w : b.warps) w.priority = random_bits();
@@ -60,6 +63,7 @@ void start(Block& b, Dim3 id, int shared_bytes) {
     Thread& t = b.threads[i];
     t.index = i;
     t.lane = i % kWarpLanes;
+    t.agent = b.first_agent + i;
     t.id = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
     t.block = &b;
     t.warp = &b.warps[i / kWarpLanes];
@@ -68,7 +72,7 @@ void start(Block& b, Dim3 id, int shared_bytes) {
     t.call.block = id;
     t.call.thread = i;
     t.clock = Clock(agents);
-    if (race_detection) t.clock.seen[i] = 1;
+    if (race_detection) t.clock.seen[t.agent] = 1;
     t.fiber.start(thread_entry);
     wake(t);
   }
@@ -147,6 +151,7 @@ void remove_ended() {
   std::erase_if(active, [](auto& b) {
     if (b->alive) return false;
     if (!b->loads.empty()) fail(b->loads.front().call, "the block ended while this load was on its way");
+    std::ranges::replace(b->cluster->blocks, b.get(), nullptr);
     free_shared(*b);
     return true;
   });
@@ -154,18 +159,27 @@ void remove_ended() {
   turn = nullptr;
 }
 
-void run_blocks(Dim3 grid, int shared_bytes) {
-  std::vector<unsigned> order(size_t{grid.x} * grid.y * grid.z);
+void start_cluster(unsigned number, unsigned size, int shared_bytes) {
+  const auto cluster = std::make_shared<Cluster>();
+  cluster->number = static_cast<int>(number);
+  for (unsigned rank = 0; rank < size; ++rank) {
+    Block& b = *active.emplace_back(std::make_unique<Block>());
+    b.cluster = cluster;
+    cluster->blocks.push_back(&b);
+  }
+  for (unsigned rank = 0; rank < size; ++rank)
+    start(*cluster->blocks[rank], number * size + rank, static_cast<int>(rank), shared_bytes);
+}
+
+void run_clusters(Dim3 grid, unsigned size, int shared_bytes) {
+  std::vector<unsigned> order(size_t{grid.x} * grid.y * grid.z / size);
   std::iota(order.begin(), order.end(), 0u);
   if (shuffled())
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_bits() % i]);
   size_t next = 0;
   while (next < order.size() || !active.empty()) {
-    for (; next < order.size() && static_cast<int>(active.size()) < schedule.resident; ++next) {
-      const unsigned i = order[next];
-      active.push_back(std::make_unique<Block>());
-      start(*active.back(), {i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)}, shared_bytes);
-    }
+    const auto room = [&] { return active.empty() || active.size() + size <= static_cast<size_t>(schedule.resident); };
+    for (; next < order.size() && room(); ++next) start_cluster(order[next], size, shared_bytes);
     Thread* t = pick();
     // Loads land between two switches: at once, as late as can be, or now and then.
     if (!t || schedule.timing == Timing::early || (schedule.timing == Timing::mixed && random_bits() % 16 == 0)) {
@@ -238,12 +252,14 @@ void report(const std::string& problem) {
   if (++reports <= kEnough) problems += problem + "\n";
 }
 
-void run(Body kernel, const void* argument, Dim3 grid, Dim3 block, int shared_bytes) {
+void run(Body kernel, const void* argument, Dim3 grid, Dim3 block, int shared_bytes, int cluster) {
   const size_t threads = size_t{block.x} * block.y * block.z;
   if (threads < 1 || threads > 1024 || shared_bytes < 0 || shared_bytes > kMaxShared || !(grid.x && grid.y && grid.z))
     throw Error(text(
         "launch: %zu threads a block (1 to 1024), %d bytes of shared memory (up to %d), %u x %u x %u blocks", threads,
         shared_bytes, kMaxShared, grid.x, grid.y, grid.z));
+  if (cluster < 1 || cluster > 8 || grid.x % cluster)
+    throw Error(text("launch: clusters of %d blocks (1 to 8) in %u", cluster, grid.x));
   body = kernel;
   body_argument = argument;
   blockDim = block;
@@ -262,7 +278,7 @@ void run(Body kernel, const void* argument, Dim3 grid, Dim3 block, int shared_by
     turn = nullptr, block_ended = false;
   };
   try {
-    run_blocks(grid, shared_bytes);
+    run_clusters(grid, static_cast<unsigned>(cluster), shared_bytes);
   } catch (...) {
     clean();
     throw;

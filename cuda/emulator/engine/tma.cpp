@@ -58,13 +58,13 @@ void perform(Block& b, const BulkLoad& load) {
   bytes_arrived(m, load.bytes);
 }
 
-void issue(Thread& t, BulkLoad load) {
-  Mbarrier& m = find_mbarrier(*t.block, load.mbarrier, t.call);
+void issue(Thread& t, Block& b, BulkLoad load) {
+  Mbarrier& m = find_mbarrier(b, load.mbarrier, t.call);
   if (race_detection && (!m.fenced || t.clock.seen[m.maker] < m.fenced) && t.clock.fenced[m.maker] < m.made)
     report("race: " + t.call.where() + " counts on an mbarrier whose initialisation no fence_mbarrier_init followed");
-  load.clock.learn(m.agent, t.block->tick(m.agent));
-  t.block->loads.push_back(std::move(load));
-  if (schedule.timing == Timing::early) land_load(*t.block);
+  load.clock.learn(m.agent, b.tick(m.agent));
+  b.loads.push_back(std::move(load));
+  if (schedule.timing == Timing::early) land_load(b);
 }
 
 // A store's thread may know that shared memory was read before it knows that global memory is written.
@@ -131,11 +131,16 @@ void issue(Thread& t, BulkStore store) {
 void prefetch_map(const TensorMap* map) { check_tensor(*map, map->rank, LOSSK_ENTER("tma_prefetch").call); }
 
 // The map is copied at once: here a kernel's parameters lie on the stack of a thread that may end before its copy.
-void tma_load(uint32_t to, const TensorMap* map, uint32_t mbarrier, int rank, int x, int y, int z) {
-  Thread& t = LOSSK_ENTER("tma_load");
+void tma_load(uint32_t to, const TensorMap* map, uint32_t mbarrier, int rank, int x, int y, int z, uint32_t blocks) {
+  Thread& t = LOSSK_ENTER(blocks ? "tma_multicast" : "tma_load");
   check_tensor(*map, rank, t.call);
-  shared(*t.block, to, box_bytes(*map), box_alignment(*map), t.call);
-  issue(t, BulkLoad{*map, nullptr, to, mbarrier, box_bytes(*map), {x, y, z}, t.clock, t.call});
+  const auto load_into = [&](Block& b) {
+    shared(b, to, box_bytes(*map), box_alignment(*map), t.call);
+    issue(t, b, BulkLoad{*map, nullptr, to, mbarrier, box_bytes(*map), {x, y, z}, t.clock, t.call});
+  };
+  if (!blocks) load_into(*t.block);
+  for (int rank = 0; blocks >> rank; ++rank)
+    if (blocks >> rank & 1) load_into(peer(*t.block, rank, t.call));
 }
 
 void bulk_load(uint32_t to, const void* from, int bytes, uint32_t mbarrier) {
@@ -143,7 +148,7 @@ void bulk_load(uint32_t to, const void* from, int bytes, uint32_t mbarrier) {
   if (bytes <= 0 || bytes % 16) fail(t.call, text("%d bytes: a positive multiple of 16", bytes));
   check_global(from, bytes, 16, t.call);
   shared(*t.block, to, bytes, 16, t.call);
-  issue(t, BulkLoad{{}, static_cast<const char*>(from), to, mbarrier, bytes, {}, t.clock, t.call});
+  issue(t, *t.block, BulkLoad{{}, static_cast<const char*>(from), to, mbarrier, bytes, {}, t.clock, t.call});
 }
 
 bool land_load(Block& b) {

@@ -18,7 +18,7 @@ void access(const void* p, size_t bytes, lossk::emulator::Access a, const void* 
   const ptrdiff_t offset = static_cast<const char*>(p) - t.block->memory;
   if (offset >= t.block->begin && offset < t.block->end)
     touch(t, static_cast<uint32_t>(offset), static_cast<int>(bytes), a);
-  else touch_global(*t.block, t.index, t.clock, p, static_cast<int64_t>(bytes), a, t.call);
+  else touch_global(*t.block, t.agent, t.clock, p, static_cast<int64_t>(bytes), a, t.call);
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ void do_sync(Warp& w, const Meeting& m) {
   each_lane(m, [&](int lane) { all.join(w.lanes[lane]->clock); });
   each_lane(m, [&](int lane) {
     w.lanes[lane]->clock.join(all);
-    ++w.lanes[lane]->clock.seen[w.lanes[lane]->index];
+    ++w.lanes[lane]->clock.seen[w.lanes[lane]->agent];
   });
 }
 

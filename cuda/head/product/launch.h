@@ -42,15 +42,17 @@ template <class F>
 // As many blocks as run at once, each with its share of the work; 0 where there is none.
 template <class Config, class Epilogue, class... Parameters>
 [[nodiscard]] cudaError_t plan_product(
-    void (*kernel)(Parameters...), const Product& p, cudaStream_t stream, device::Launch* l) {
+    void (*kernel)(Parameters...), const Product& p, cudaStream_t stream, device::Launch* l, int cluster = 1) {
   constexpr int kBytes = Config::kSharedBytes + kColumnSumBytes<Config, Epilogue>;
   static_assert(kBytes <= Config::kMostSharedBytes);
   *l = {0, Config::kThreads, kBytes, stream};
-  const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows)} * ceil_div(p.b.rows, p.span);
+  l->cluster = cluster;
+  const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows * cluster)} * ceil_div(p.b.rows, p.span);
   if (pieces == 0) return cudaSuccess;
   int blocks = 0;
   if (const auto error = device::resident_blocks(kernel, *l, &blocks); error != cudaSuccess) return error;
-  l->blocks = static_cast<int>(std::min({pieces, int64_t{blocks}, int64_t{LOSSK_MOST_BLOCKS}}));
+  l->blocks =
+      static_cast<int>(std::min({pieces, int64_t{blocks} / cluster, int64_t{LOSSK_MOST_BLOCKS} / cluster}) * cluster);
   return cudaSuccess;
 }
 

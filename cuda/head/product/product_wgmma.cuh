@@ -1,4 +1,5 @@
-// Products for Hopper: one warp feeds a ring of tiles through TMA, two warpgroups multiply with wgmma.
+// Products for Hopper: one warp feeds a ring of tiles through TMA, two warpgroups multiply with wgmma. Two blocks of a
+// cluster take tiles below one another: each loads half of the tile of b that both need, for both.
 #pragma once
 #include <type_traits>
 
@@ -15,18 +16,19 @@ namespace lossk::head {
 
 using namespace device;
 
-// The copies of a plane's rows first.., steps depth... Boxes: 64 of depth by all the tile's rows, or 64 rows by 64.
-template <int planes, Along along, int rows>
+// The copies of a plane's rows first.., steps depth... Boxes: 64 of depth by all the rows, or 64 rows by 64.
+template <int planes, Along along>
 LOSSK_DEVICE void load_boxes(
-    unsigned char* tile, const TensorMap* map, Mbarrier* full, int plane, int first, int depth) {
+    unsigned char* tile, const TensorMap* map, Mbarrier* full, int plane, int first, int rows, int depth,
+    uint16_t blocks = 0) {
   const auto load = [&](unsigned char* to, int x, int y) {
-    if constexpr (planes > 1) tma_load(to, map, full, x, y, plane);
-    else tma_load(to, map, full, x, y);
+    if constexpr (planes > 1)
+      blocks ? tma_multicast(to, map, full, x, y, plane, blocks) : tma_load(to, map, full, x, y, plane);
+    else blocks ? tma_multicast(to, map, full, x, y, blocks) : tma_load(to, map, full, x, y);
   };
   if constexpr (along == Along::depth) load(tile, depth, first);
   else
-#pragma unroll
-    for (int row = 0; row < rows; row += kPanelRows) load(tile + row / kPanelRows * kPanelBytes, first + row, depth);
+    for (int row = 0; row < rows; row += kPanelRows) load(tile + row * kLineBytes, first + row, depth);
 }
 
 // What wgmma reads of a tile: rows row.., steps depth .. depth + 15.
@@ -55,27 +57,32 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
   LOSSK_SHARED(raw);
   auto& shared = *reinterpret_cast<C::Shared*>(align_shared<1024>(raw, shared_address(raw)));
   const int warpgroup = threadIdx.x / kWarpgroup;
-  if (threadIdx.x == 0) shared.ring.init(C::kConsumers * kWarpgroup / kWarp);  // each warp releases
-  sync_block();
+  const int peers = cluster_size(), rank = cluster_rank();
+  if (threadIdx.x == 0) shared.ring.init(peers * C::kConsumers * kWarpgroup / kWarp);  // each warp releases
+  peers > 1 ? sync_cluster() : sync_block();
 
   const int depth = p.depth_there.of(p.depth), columns = p.columns_there.of(p.b.rows);
   const int rows = depth == 0 && p.only_with_depth ? 0 : p.rows_there.of(p.a.rows);
-  const TileOrder order{ceil_div(rows, C::kRows), ceil_div(columns, p.span), kBand};
+  const TileOrder order{ceil_div(rows, C::kRows * peers), ceil_div(columns, p.span), kBand / peers};
   RingTurn<C::kStages> turn;
   if (warpgroup == 0) {
     decrease_registers<C::kProducerRegisters>();
     if (threadIdx.x < kWarp && elect_one()) {
-      for (PersistentTiles work(order); work; ++work) {
+      const int share = C::kColumns / peers, first_of_share = rank * share;
+      const uint16_t blocks = peers > 1 ? (1 << peers) - 1 : 0;
+      for (PersistentTiles work(order, peers); work; ++work) {
         const Tile tile = *work;  // divisions, which would wait between a stage and its copies
         const int first_column = tile.column * p.span, end_column = min(first_column + p.span, columns);
         for (int column = first_column; column < end_column; column += C::kColumns)
           for (int term = 0; term < P::terms; ++term)
             for (int k = 0; k < depth; k += kDepth, ++turn) {
               Mbarrier* full = shared.ring.fill(turn, C::kStageBytes);
-              load_boxes<P::planes, a_along, C::kRows>(
-                  shared.a[turn.stage], &map_a, full, plane_of_a<T>(term), tile.row * C::kRows, k);
-              load_boxes<P::planes, b_along, C::kColumns>(
-                  shared.b[turn.stage], &map_b, full, plane_of_b<T>(term), column, k);
+              load_boxes<P::planes, a_along>(
+                  shared.a[turn.stage], &map_a, full, plane_of_a<T>(term), (tile.row * peers + rank) * C::kRows,
+                  C::kRows, k);
+              load_boxes<P::planes, b_along>(
+                  shared.b[turn.stage] + first_of_share * kLineBytes, &map_b, full, plane_of_b<T>(term),
+                  column + first_of_share, share, k, blocks);
             }
       }
     }
@@ -89,12 +96,15 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
   const bool leads = warpgroup == 1, takes_turns = steps >= C::kStages;
   constexpr bool kSumsColumns = Epilogue<T, 1>::kSumsColumns;
   if (kSumsColumns && !leads) barrier_arrive(kSumsRead, C::kMultiplyThreads);
-  for (PersistentTiles work(order); work; ++work) {
+  for (PersistentTiles work(order, peers); work; ++work) {
     const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, columns);
-    const int row = (*work).row * C::kRows + own_row + threadIdx.x % kWarpgroup / 32 * 16 + lane / 4;  // and 8 below
+    const int first_row = ((*work).row * peers + rank) * C::kRows;
+    const bool there = first_row < rows;  // else this block multiplies nothing, so that the other has its half of b
+    const int row = first_row + own_row + threadIdx.x % kWarpgroup / 32 * 16 + lane / 4;  // and 8 below
     Epilogue<T, 2> epilogue(parameters);
+    if (there)
 #pragma unroll
-    for (int slot = 0; slot < 2; ++slot) epilogue.begin(slot, row + 8 * slot);
+      for (int slot = 0; slot < 2; ++slot) epilogue.begin(slot, row + 8 * slot);
 
     for (int column = first_column; column < end_column; column += C::kColumns) {
       // Trap: if the first product were to overwrite them instead, ptxas would wait for every stage's products (C7517).
@@ -119,14 +129,15 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
           keep(d);
           // The products before these are done, and with them their stage.
           wgmma_wait<1>();
-          if (step > 0 && lane == 0) shared.ring.release(turn.before());
+          if (step > 0 && lane < peers) shared.ring.release(turn.before(), lane);
         }
         wgmma_wait<0>();
         keep(d);
         if constexpr (kSumsOften<T>) totals.take(sum);
       } while (step < steps);
       if constexpr (kSumsOften<T>) totals.give_back(sum);
-      if (steps > 0 && lane == 0) shared.ring.release(turn.before());
+      if (steps > 0 && lane < peers) shared.ring.release(turn.before(), lane);
+      if (!there) continue;
 
 #pragma unroll
       for (int slot = 0; slot < 2; ++slot)
@@ -144,15 +155,17 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
           barrier_arrive(kSumsMade, C::kMultiplyThreads);
         } else {
           barrier_sync(kSumsMade, C::kMultiplyThreads);
-          sum_parts<kWarpgroup>(epilogue, sums, threadIdx.x % kWarpgroup, (*work).row * C::kRows, column);
+          sum_parts<kWarpgroup>(epilogue, sums, threadIdx.x % kWarpgroup, first_row, column);
           barrier_sync(kFollower, kWarpgroup);
           barrier_arrive(kSumsRead, C::kMultiplyThreads);
         }
       }
     }
+    if (there)
 #pragma unroll
-    for (int slot = 0; slot < 2; ++slot) epilogue.end(slot, row + 8 * slot, (*work).column);
+      for (int slot = 0; slot < 2; ++slot) epilogue.end(slot, row + 8 * slot, (*work).column);
   }
+  if (peers > 1) sync_cluster();  // the other may still load into this block's stages, or release them
 }
 
 }  // namespace lossk::head
