@@ -264,6 +264,17 @@ def test_one_foreign_row_in_a_block_keeps_its_gradient(device):
     check(p)
 
 
+def test_blocks_with_everything_live_around_one_without(device):
+    p = random_problem(11 * BLOCK + 20, 403, 40, kind="flat", device=device, tau=0.2, ignored=0)
+    few = p.tensors["input"].clone()
+    few[5 * BLOCK : 6 * BLOCK] *= 1000
+    p = p.with_(input=few)
+    live = live_columns(sketch_of(p), torch.zeros(len(few), 403, dtype=torch.bool), 0.2, BLOCK).double().mean(1)
+    if list_rows(device) == BLOCK:
+        assert (live == 1).sum() == 10 and live[5] < 0.5 and live[11] == 0  # the last has 20 rows
+    check(p)
+
+
 def test_a_block_of_ignored_rows(device):
     p = random_problem(400, 403, 40, device=device, tau=0.2, ignored=0)
     p.tensors["target"][128:256] = -100

@@ -11,6 +11,7 @@ namespace lossk {
 namespace {
 
 constexpr int64_t kSliceBytes = 16 << 20;  // of gathered weight, its gradient and logits at a time
+constexpr int64_t kMostDense = 8;          // blocks that are visited together: d weight sums over them in registers
 
 // What the op is given for each row, checked.
 template <class T>
@@ -158,16 +159,23 @@ class LiveBackward {
     return data<c10::BFloat16>(sketch);
   }
 
-  // The live part of every gradient, in slices of each block's columns.
+  bool whole(int64_t block) const { return live_.share(block) == 1; }
+  int64_t columns_at_a_time(int64_t rows) const {
+    const int64_t per_column = head_.dim * int64_t(bytes_of(head_.dtype) + sizeof(T)) + rows * int64_t(sizeof(T));
+    return std::max(kSegment, kSliceBytes / per_column / kSegment * kSegment);
+  }
+
+  // The live part of every gradient, in slices of a block's columns, or of those of neighbours where all are live.
   void visit() {
     const int64_t dim = head_.dim;
-    const int64_t per_column = dim * int64_t(bytes_of(head_.dtype) + sizeof(T)) + Sketch::kRows * int64_t(sizeof(T));
-    const int64_t most = std::max(kSegment, kSliceBytes / per_column / kSegment * kSegment);
-    const Scratch weight(args_.op, wanted_.weight ? std::min(most, head_.vocab) * dim * sizeof(T) : 0);
-    std::vector<RowCoef<T>> coefs(Sketch::kRows);
-    std::vector<T> bias(column_sums() ? most : 0);
-    for (int64_t b = 0; b < live_.blocks(); ++b) {
-      const int64_t begin = live_.begin(b), end = live_.end(b), live = live_.columns(b).size();
+    const int64_t room = columns_at_a_time(1);
+    const Scratch weight(args_.op, wanted_.weight ? std::min(room, head_.vocab) * dim * sizeof(T) : 0);
+    std::vector<RowCoef<T>> coefs(kMostDense * Sketch::kRows);
+    std::vector<T> bias(column_sums() ? room : 0);
+    for (int64_t b = 0, next; b < live_.blocks(); b = next) {
+      for (next = b + 1; next < std::min(b + kMostDense, live_.blocks()) && whole(b) && whole(next);) ++next;
+      const int64_t begin = live_.begin(b), end = live_.end(next - 1), live = live_.columns(b).size();
+      const int64_t most = columns_at_a_time(end - begin);
       for (int64_t i = begin; i < end; ++i) coefs[i - begin] = rows_.of(head_.rows[i], head_.picks);
       for (int64_t first = 0; first < live; first += most) {
         const int32_t* ids = live_.columns(b).data() + first;

@@ -165,8 +165,10 @@ __global__ void __launch_bounds__(kLineThreads) sample_segments(const __grid_con
   if (lane_index() == 0) p.sampled[place] = best;
 }
 
-struct SampledRow {
-  RowState<double, int> all;
+// lse of some of a row's columns, and the draw among them.
+template <class Number>
+struct SampledOf {
+  RowState<Number, int> all;
   Sampled best{};
 
   template <class Row>
@@ -175,19 +177,15 @@ struct SampledRow {
     if (other.best.key > best.key) best = other.best;
   }
 };
-struct SampledPart {
-  FullState all;
-  Sampled best;
-};
+using SampledPart = SampledOf<float>;
+using SampledRow = SampledOf<double>;
 
 __global__ void __launch_bounds__(kMergeThreads) merge_rows_sampled(const __grid_constant__ MergeSampledParams p) {
   LOSSK_SHARED(raw);
   const int64_t row = int64_t{blockIdx.x} * kMergeRows + lane_index();
   const auto of_part = [&](int part) {
     const int64_t at = int64_t{part} * p.n + row;
-    SampledPart one{{}, p.sampled[at]};
-    one.all.max = p.partial[at].max, one.all.sum = p.partial[at].sum;
-    return one;
+    return SampledPart{state_of(p.partial[at]), p.sampled[at]};
   };
   const auto s = merge_parts(p.segments, row < p.n, of_part, *reinterpret_cast<MergeShared<SampledRow>*>(raw));
   if (row >= p.n || threadIdx.x >= kMergeRows) return;

@@ -18,9 +18,7 @@ __global__ void __launch_bounds__(kMergeThreads, 1) merge_rows(const __grid_cons
     if constexpr (full) {
       return static_cast<const FullState*>(p.partial)[at];
     } else {
-      FullState one;
-      one.max = static_cast<const Partial*>(p.partial)[at].max;
-      one.sum = static_cast<const Partial*>(p.partial)[at].sum;
+      FullState one = state_of(static_cast<const Partial*>(p.partial)[at]);
       if (p.slopes && p.sums_z) one.aux_dot = p.slopes[at];
       else if (p.slopes) one.slope = p.slopes[at];
       return one;

@@ -17,6 +17,11 @@ struct Partial {  // of some of a row's logits: sum exp(z - max)
   float max, sum;
 };
 using FullState = RowState<float, int>;  // every statistic of them
+LOSSK_DEVICE FullState state_of(const Partial& of) {
+  FullState s;
+  s.max = of.max, s.sum = of.sum;
+  return s;
+}
 
 // Sums of p over each 128 rows of the product, as made with an estimate of lse in its place, which may not be above lse
 // by much: p is then lost in the others' (sketch.cuh).

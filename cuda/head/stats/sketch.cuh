@@ -15,12 +15,8 @@ __global__ void __launch_bounds__(kSketchThreads) estimates_of_rows(const __grid
   if (line >= p.head.rows_there.of(p.head.rows)) return;
   const auto lse_of = [&](int list) {
     RowState<double> s;
-    for (int part = 0; part < p.parts_of_segment * ceil_div(p.counts[list], p.segment); ++part) {
-      const Partial& of = p.partial[(int64_t{list} * p.parts + part) * p.head.rows + line];
-      FullState one;
-      one.max = of.max, one.sum = of.sum;
-      s.merge(one);
-    }
+    for (int part = 0; part < p.parts_of_segment * ceil_div(p.counts[list], p.segment); ++part)
+      s.merge(state_of(p.partial[(int64_t{list} * p.parts + part) * p.head.rows + line]));
     return s.lse();
   };
   double rest = INFINITY;
