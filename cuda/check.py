@@ -29,9 +29,12 @@ WARNINGS = ["-Xptxas=-v,-warn-spills,-warn-lmem-usage", "-Werror", "all-warnings
 # The opcodes that tell what a kernel does, up to their first modifiers.
 INSTRUCTIONS = (
     *("HMMA", "HGMMA", "LDGSTS", "LDSM", "STSM", "UTMALDG", "UTMASTG", "UTMAREDG", "UBLKCP", "SYNCS", "USETMAXREG"),
-    *("MUFU.EX2", "LDL", "STL", "BAR"),
+    *("MUFU.EX2", "LDL", "STL", "BAR", "MEMBAR.ALL.GPU"),
 )
 LOCAL_MEMORY = ("LDL", "STL")
+# Fences of all memory that a product may have: at a cluster's barriers, before and after its work. One where a stage is
+# handed on, which is what an arrival with .release.cluster compiles to, would wait for memory at every step.
+MOST_FENCES = 2
 ALL = "all"  # how many instructions, of 16 bytes: what is far more than an instruction cache holds is slow
 HEADER = """\
 # What each kernel takes
@@ -182,6 +185,9 @@ def broken_rules(kernels: Iterable[Kernel]) -> list[str]:
         where = f"{k.file}, {k.name}, {k.arch}"
         problems += [f"{where}: has no {name}" for name in must_have(k) if not k.instructions.get(name)]
         problems += [f"{where}: uses local memory ({name})" for name in LOCAL_MEMORY if k.instructions.get(name)]
+        fences = k.instructions.get("MEMBAR.ALL.GPU", 0)
+        if must_have(k) and fences > MOST_FENCES:
+            problems.append(f"{where}: fences all memory in {fences} places, not {MOST_FENCES} at most")
     return problems
 
 

@@ -121,6 +121,14 @@ def test_a_wgmma_kernel_without_its_instructions_is_refused(instruction):
     assert check.broken_rules(kernels(sass=other)) == [f"cuda/head/lse_sm90.cu, {LSE}, sm_90a: has no {instruction}"]
 
 
+def test_a_product_that_fences_all_memory_for_each_stage_is_refused():
+    fence = "        /*0370*/                   MEMBAR.ALL.GPU ;\n"
+    place = "        /*0360*/                   MUFU.EX2"
+    assert check.broken_rules(kernels(sass=SASS.replace(place, 2 * fence + place))) == []
+    [problem] = check.broken_rules(kernels(sass=SASS.replace(place, 3 * fence + place)))
+    assert problem == f"cuda/head/lse_sm90.cu, {LSE}, sm_90a: fences all memory in 3 places, not 2 at most"
+
+
 def test_an_mma_kernel_without_its_instructions_is_refused():
     full = {"HMMA": 64, "LDSM": 24, "LDGSTS": 18}
     kernel = check.Kernel("cuda/head/lse.cu", "head::lse_mma_sync<device::Bf16>", "sm_80", 128, 0, full)

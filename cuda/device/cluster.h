@@ -31,30 +31,17 @@ LOSSK_DEVICE void sync_cluster() {
 }
 
 // ...-instructions-mbarrier-arrive, data-movement-and-conversion-instructions-mapa: at the mbarrier of block `rank`.
+// Says that something was done, such as reading, and hands no writes on. Trap: for that it would need .release.cluster,
+// which is a fence of all memory (MEMBAR.GPU), each time.
 LOSSK_DEVICE void mbarrier_arrive_at(Mbarrier* b, int rank) {
   asm volatile(
       "{\n"
       ".reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
       "}" ::"r"(shared_address(b)),
       "r"(rank)
       : "memory");
-}
-// Where threads of other blocks arrive: what they did before is seen.
-LOSSK_DEVICE void mbarrier_wait_cluster(Mbarrier* b, uint32_t parity) {
-  uint32_t done;
-  do {
-    asm volatile(
-        "{\n"
-        ".reg .pred p;\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n"
-        "}"
-        : "=r"(done)
-        : "r"(shared_address(b)), "r"(parity)
-        : "memory");
-  } while (!done);
 }
 
 }  // namespace lossk::device

@@ -42,8 +42,7 @@ struct Ring {
 
   // By the one producing thread: waits until the stage is free, announces `bytes`, and returns what its loads count on.
   LOSSK_DEVICE Mbarrier* fill(const RingTurn<stages>& turn, int bytes) {
-    // A ring starts empty: the phase before the first is complete.
-    mbarrier_wait_cluster(&empty[turn.stage], turn.phase ^ 1);
+    mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);  // a ring starts empty: the phase before the first is complete
     mbarrier_arrive_expect(&full[turn.stage], bytes);
     return &full[turn.stage];
   }

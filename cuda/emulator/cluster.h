@@ -8,6 +8,5 @@ LOSSK_DEVICE int cluster_size() { return emulator::cluster_size(); }
 LOSSK_DEVICE int cluster_rank() { return emulator::cluster_rank(); }
 LOSSK_DEVICE void sync_cluster() { emulator::sync_cluster(); }
 LOSSK_DEVICE void mbarrier_arrive_at(Mbarrier* b, int rank) { emulator::mbarrier_arrive_at(shared_address(b), rank); }
-LOSSK_DEVICE void mbarrier_wait_cluster(Mbarrier* b, uint32_t parity) { mbarrier_wait(b, parity); }
 
 }  // namespace lossk::device

@@ -324,7 +324,7 @@ MUTANTS = [
     Mutant("no turn", STATS_WGMMA, _WGMMA, _TURN, ""),
     Mutant("no turn", STATS_WGMMA, _WGMMA, "takes_turns = steps >= C::kStages", "takes_turns = true"),
     Mutant("missing wait", STATS_WGMMA, _WGMMA, "shared.ring.wait_full(turn);", ""),
-    Mutant("missing wait", STATS_WGMMA, _RING, "mbarrier_wait_cluster(&empty[turn.stage], turn.phase ^ 1);", ""),
+    Mutant("missing wait", STATS_WGMMA, _RING, "mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);", ""),
     Mutant("missing wait", STATS_WGMMA, _WGMMA, "wgmma_wait<0>();", ""),
     Mutant("wrong bytes", STATS_WGMMA, _WGMMA, "turn, C::kStageBytes)", "turn, C::kStageBytes / 2)"),
     Mutant(

@@ -84,7 +84,7 @@ __global__ void overwrite_the_others(const __grid_constant__ TensorMap map, uint
     if (waits) mbarrier_arrive_at(&s.barrier, 0);
     mbarrier_wait(&s.barrier, 0);
   } else if (threadIdx.x == 0) {
-    if (waits) mbarrier_wait_cluster(&s.barrier, 0);
+    if (waits) mbarrier_wait(&s.barrier, 0);
     tma_multicast(s.words, &map, &s.barrier, 0, 0, 2);
   }
   sync_cluster();
