@@ -322,7 +322,8 @@ def test_leading_shapes_and_strides(distance, reduction, device):
     )
     assert flat["loss"].shape == ((3, 20) if reduction == "none" else ())
     for name, x in strided.gradients(harmonic_loss).items():
-        if distance.startswith(("mahalanobis", "hamming")):  # torch's own products and sigmoids depend on strides
+        # torch's own products depend on strides, and its sigmoids, through which gradients of hard bits go.
+        if distance.startswith("mahalanobis") or (distance == "hamming" and name != "loss"):
             assert relative_error(x.double(), flat[name].double()) < 1e-5, name
         else:
             assert_identical(x, flat[name], name)

@@ -21,27 +21,20 @@ namespace lossk {
 
 template <>
 const Products<float>& products<float>(ScalarType dtype) {
-  static const Products<float>* const table[5][3] = {
-      {&products_portable_float, &products_portable_bf16, &products_portable_fp16},
-      {&products_avx2_float, &products_avx2_bf16, &products_avx2_fp16},
-      {&products_avx512_float, &products_avx512_bf16, &products_avx512_fp16},
-      {&products_avx512_float, &products_avx512bf16_bf16, &products_avx512_fp16},
-      {&products_avx512_float, &products_amxbf16_bf16, &products_avx512_fp16}};
-  const auto& row = table[static_cast<int>(cpu())];
   switch (dtype) {
-    case ScalarType::Float: return *row[0];
-    case ScalarType::BFloat16: return *row[1];
-    case ScalarType::Half: return *row[2];
+    case ScalarType::Float: return choose(products_portable_float, products_avx2_float, products_avx512_float);
+    case ScalarType::Half: return choose(products_portable_fp16, products_avx2_fp16, products_avx512_fp16);
+    case ScalarType::BFloat16:
+      if (cpu() == Cpu::amxbf16) return products_amxbf16_bf16;
+      if (cpu() == Cpu::avx512bf16) return products_avx512bf16_bf16;
+      return choose(products_portable_bf16, products_avx2_bf16, products_avx512_bf16);
     default: fail("lossk: no float products for ", dtype_name(dtype));
   }
 }
 
 template <>
 const Products<double>& products<double>(ScalarType) {
-  static const Products<double>* const table[] = {
-      &products_portable_double, &products_avx2_double, &products_avx512_double, &products_avx512_double,
-      &products_avx512_double};
-  return *table[static_cast<int>(cpu())];
+  return choose(products_portable_double, products_avx2_double, products_avx512_double);
 }
 
 }  // namespace lossk

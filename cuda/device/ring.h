@@ -1,7 +1,7 @@
 // A ring of stages in shared memory: a producer fills them through TMA, consumers empty them, each waits for the other.
 //
 //   producer: for (RingTurn<stages> turn;; ++turn) tma_load(..., ring.fill(turn, bytes), ...)
-//   consumer: for (RingTurn<stages> turn;; ++turn) ring.wait_full(turn), ..., ring.release(turn)
+//   consumer: for (RingTurn<stages> turn;; ++turn) ring.wait_full(turn), ..., ring.release(turn, 0)
 //
 // Both walk the same turns; neither knows how far the other is. In a cluster whose blocks load into each other's
 // stages, every block's producer waits for every block's consumers, for all have a stage free at the same time:
@@ -47,8 +47,8 @@ struct Ring {
     return &full[turn.stage];
   }
   LOSSK_DEVICE void wait_full(const RingTurn<stages>& turn) { mbarrier_wait(&full[turn.stage], turn.phase); }
-  // Trap: by one lane for its warp only after sync_warp or wgmma_wait, when all lanes have read.
-  LOSSK_DEVICE void release(const RingTurn<stages>& turn) { mbarrier_arrive(&empty[turn.stage]); }
+  // To block `rank` of the cluster; alone, a block is its own 0. Trap: by one lane for its warp only after sync_warp or
+  // wgmma_wait, when all lanes have read.
   LOSSK_DEVICE void release(const RingTurn<stages>& turn, int rank) { mbarrier_arrive_at(&empty[turn.stage], rank); }
 };
 

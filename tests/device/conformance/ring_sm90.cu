@@ -67,7 +67,7 @@ __global__ void pass_through(const uint32_t* in, uint32_t* out, int turns) {
     ring->wait_full(turn);
     for (int j = lane_index(); j < kWords; j += kWarp) sum = 3 * sum + words[turn.stage * kWords + j];
     sync_warp();
-    if (lane_index() == 0) ring->release(turn);
+    if (lane_index() == 0) ring->release(turn, 0);
   }
   out[(static_cast<int>(blockIdx.x) * consumers - 1) * kWarp + threadIdx.x] = sum;
 }
