@@ -12,6 +12,12 @@ def list_rows(device):
     return 256 if emulated.replaced else 1024 if str(device).startswith("cuda") else 128
 
 
+def rows_of_lists(device, *, ignored=0.0):
+    """How many rows make two lists: a whole one, of blocks that together may have everything live, and most of a block,
+    where something is dead on every device."""
+    return round((list_rows(device) + 112) / (1 - ignored))
+
+
 class Sketches(TorchDispatchMode):
     """Keeps what an op, linear_stats, leaves for a backward over live columns: its output number `place`."""
 

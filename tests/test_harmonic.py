@@ -181,8 +181,10 @@ def test_gradients_near_a_centre(distance, dtype, apart, device):
     p = p.with_(weight=torch.cat([w[:65], twin]), target=p.tensors["target"].clamp(max=64))
     ours, exact = p.gradients(harmonic_loss), p.cast(torch.float64).gradients(right)
     torchs = p.cast(torch.float32).gradients(by_product)
+    cut = p.tensors["input"].is_cuda  # tensor cores cut the bits off that are most of what is left of a small distance
     for name, x in ours.items():
         floor = 2.0**-16 if name == "loss" else rounding_floor(dtype)
+        floor += cut * (2.0**-14 if name == "loss" else 2.0**-11)
         assert_as_good_as_torch(x, exact[name], torchs[name], name=name, floor=floor)
 
 
@@ -257,12 +259,13 @@ def test_live_columns(fill, reduction, distance, dtype, device):
 
 @pytest.mark.parametrize(("distance", "exponent"), [("euclidean", 16.0), ("cosine", 8.0)])
 def test_the_fill_is_near_the_exact_gradient(distance, exponent, device):
-    """Rows in contexts, between a few centres each, as a model's are: most columns are dead, and the fill has most of
-    what they would have had."""
-    vocab, dim = 8192, 64
-    w, context = torch.randn(vocab, dim), torch.randint(vocab, (16, 4))[torch.arange(1024) // 64]
-    mix = torch.rand(1024, 4)
-    x = (mix[:, :, None] / mix.sum(1)[:, None, None] * w[context]).sum(1) + 0.3 * torch.randn(1024, dim)
+    """Rows in contexts, two to a list, between a few centres each, as a model's are: most columns are dead, and the
+    fill has most of what they would have had."""
+    vocab, dim, alike = 8192, 64, list_rows(device) // 2
+    rows = max(1024, 8 * alike)
+    w, context = torch.randn(vocab, dim), torch.randint(vocab, (rows // alike, 4)).repeat_interleave(alike, 0)
+    mix = torch.rand(rows, 4)
+    x = (mix[:, :, None] / mix.sum(1)[:, None, None] * w[context]).sum(1) + 0.3 * torch.randn(rows, dim)
     p = Problem(dict(input=x, weight=w, target=context[:, 0]), dict(distance=distance, exponent=exponent, tau=2.0**-6))
     p = p.map(lambda a: a.to(device))
     with lossk.live_report() as reports:

@@ -212,5 +212,7 @@ def test_refused():
             linear_sample(x, w, top_h=top_h)
     with pytest.raises(ValueError, match="linear_sample: linear_weight must have rows"):
         linear_sample(x, w[:0])
+    with pytest.raises(ValueError, match="linear_sample: generator must be on input's device meta, got cpu"):
+        linear_sample(x.to("meta"), w.to("meta"), generator=torch.Generator())
     with pytest.raises(ValueError, match="linear_range: linear_weight must"):
         linear_range(x, w[:, :3])

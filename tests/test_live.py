@@ -34,11 +34,12 @@ def exact(problem):
     return problem.with_(tau=None).cast(torch.float64).gradients(reference.linear_cross_entropy)
 
 
-def language_like(rows, vocab, dim, dtype=torch.float32, *, gain=3.5, **options):
-    """Logits like those of a trained model, targets drawn from it."""
+def language_like(rows, vocab, dim, dtype=torch.float32, *, gain=3.5, device, **options):
+    """Logits like those of a trained model, targets drawn from it; the same on every device."""
     input, weight = problems.peaked(Shape(rows, dim, vocab, "test"), gain=gain)
     target = problems.sample_targets(input, weight, "peaked")
-    return Problem(dict(input=input.to(dtype), linear_weight=weight.to(dtype), target=target), options)
+    p = Problem(dict(input=input.to(dtype), linear_weight=weight.to(dtype), target=target), options)
+    return p.map(lambda x: x.to(device))
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -49,7 +50,7 @@ def language_like(rows, vocab, dim, dtype=torch.float32, *, gain=3.5, **options)
 @pytest.mark.parametrize("option", LIVE_OPTIONS)
 def test_options(option, reduction, dtype, device):
     p = random_problem(300, 1003, 40, dtype, device=device, reduction=reduction, tau=0.15, **LIVE_OPTIONS[option])
-    live = live_columns(sketch_of(p), torch.zeros(300, 1003, dtype=torch.bool), 0.15, list_rows(device))
+    live = live_columns(sketch_of(p), torch.zeros(300, 1003, dtype=torch.bool, device=device), 0.15, list_rows(device))
     assert 0.05 < live[:2].double().mean() < 0.69  # neither all nor nothing: else there is little to see
     check(p)
 
@@ -118,9 +119,11 @@ def test_strides_and_leading_shapes(reduction, device):
 @each_reduction
 @pytest.mark.parametrize(("rows", "vocab", "dim"), [(150, 200, 0), (0, 200, 8), (0, 0, 8), (0, 0, 0)])
 def test_empty_matrices(rows, vocab, dim, reduction, device):
-    tensors = dict(input=torch.zeros(rows, dim), linear_weight=torch.zeros(vocab, dim), linear_bias=torch.randn(vocab))
-    target = torch.zeros(rows, dtype=torch.int64)
-    p = Problem(tensors | {"target": target}, {"reduction": reduction, "tau": 0.9})
+    tensors = dict(
+        input=torch.zeros(rows, dim), linear_weight=torch.zeros(vocab, dim), linear_bias=torch.randn(vocab),
+        target=torch.zeros(rows, dtype=torch.int64),
+    )  # fmt: skip
+    p = Problem(tensors, {"reduction": reduction, "tau": 0.9}).map(lambda x: x.to(device))
     exact_head = p.with_(tau=None).gradients(linear_cross_entropy)
     for name, x in p.gradients(linear_cross_entropy).items():
         assert x.shape == exact_head[name].shape, name
@@ -140,10 +143,10 @@ def test_every_statistic_has_live_gradients(fill, dtype, device):
     op = torch.ops.lossk.linear_stats
     stats, logits, logp, _, sketch = op(x, w, None, None, index, aux, None, 0.0, 0.0, True, 0.9, fill)
     upstream = {
-        k: torch.randn(rows, dtype=torch.float64)
+        k: torch.randn(rows, dtype=torch.float64, device=device)
         for k in ("lse", "lse_excl", "mean_logit", "entropy", "lse2", "aux_mean")
     }
-    at = torch.randn(rows, entries, dtype=torch.float64)
+    at = torch.randn(rows, entries, dtype=torch.float64, device=device)
     names = lossk._head_ops.STATS
     loss = sum((g.to(acc) * stats[names.index(k)]).sum() for k, g in upstream.items())
     (loss + (at.to(acc) * (logits + logp)).sum()).backward()
@@ -151,11 +154,11 @@ def test_every_statistic_has_live_gradients(fill, dtype, device):
     def expected(kind):
         e, c = x.detach().to(kind), w.detach().to(kind)
         z = (e @ c.T).to(torch.float64 if kind == torch.float64 else acc).requires_grad_()
-        s = reference.linear_stats(z, torch.eye(vocab, dtype=z.dtype), index, aux=aux.to(z.dtype))
+        s = reference.linear_stats(z, torch.eye(vocab, dtype=z.dtype, device=device), index, aux=aux.to(z.dtype))
         loss = sum((g.to(z.dtype) * getattr(s, k)).sum() for k, g in upstream.items())
         loss = loss + (at.to(z.dtype) * (2 * s.logits - s.lse[:, None])).sum()
         (g,) = torch.autograd.grad(loss, z)
-        picked = torch.zeros(rows, vocab, dtype=torch.bool).scatter_(1, index, True)
+        picked = torch.zeros(rows, vocab, dtype=torch.bool, device=device).scatter_(1, index, True)
         live = live_columns(
             sketch.to(z.dtype), picked, 2.0**-12, list_rows(device)
         )  # never a larger tau: these gradients decay slowly
@@ -174,7 +177,7 @@ def test_every_statistic_has_live_gradients(fill, dtype, device):
 @each_dtype()
 @pytest.mark.parametrize("gain", [0.5, 2.0, 3.5, 6.0])
 def test_the_sketch_is_the_mass_of_each_block(gain, dtype, device):
-    p = language_like(1000, 4096, 64, dtype, gain=gain, tau=0.1)
+    p = language_like(1000, 4096, 64, dtype, gain=gain, device=device, tau=0.1)
     p.tensors["target"][100:300] = -100
     active = p.tensors["target"] >= 0
     z = p.tensors["input"].double()[active] @ p.tensors["linear_weight"].double().T
@@ -187,7 +190,7 @@ def test_the_sketch_is_the_mass_of_each_block(gain, dtype, device):
 
 @pytest.mark.parametrize("tau", [2.0**-8, 2.0**-12])
 def test_the_live_columns_are_those_of_the_exact_masses(tau, device):
-    p = language_like(1024, 16384, 64, tau=tau)
+    p = language_like(1024, 16384, 64, device=device, tau=tau)
     z = p.tensors["input"].double() @ p.tensors["linear_weight"].double().T
     mass = block_sums(z.softmax(-1))
     right, ours = mass >= tau, sketch_of(p).double() >= tau
@@ -200,7 +203,7 @@ def test_a_sketch_made_in_several_chunks_of_rows(device, gpu_kernels):
     vocab = 3000 if gpu_kernels else 140_000  # chunks are a CPU's
     p = random_problem(1300, vocab, 2, device=device, tau=0.5, ignored=0)
     mass = sketch_of(p).double().sum(1)
-    assert (mass / torch.tensor([128.0] * 10 + [20.0]) - 1).abs().max() < 0.01
+    assert (mass / torch.tensor([128.0] * 10 + [20.0], device=device) - 1).abs().max() < 0.01
 
 
 def test_no_sketch_without_a_gradient(device):
@@ -226,11 +229,12 @@ def test_no_sketch_without_a_gradient(device):
     ],
 )
 def test_the_fill_knows_every_term_of_the_loss(options, most, device):
-    p = language_like(1024, 16384, 256, tau=2.0**-8, **{k: v for k, v in options.items() if v is not True})
+    numbers = {k: v for k, v in options.items() if v is not True}
+    p = language_like(1024, 16384, 256, device=device, tau=2.0**-8, **numbers)
     if "token_weight" in options:
-        p = p.with_(token_weight=torch.randn(1024))
+        p = p.with_(token_weight=torch.randn(1024, device=device))
     if "linear_bias" in options:
-        p = p.with_(linear_bias=torch.full((16384,), -8.0))
+        p = p.with_(linear_bias=torch.full((16384,), -8.0, device=device))
     right, ours = exact(p), p.gradients(linear_cross_entropy)
     dropped = p.with_(fill=False).gradients(linear_cross_entropy)
     error = {k: relative_error(ours[k].double(), right[k]) for k in ("grad of input", "grad of linear_weight")}
@@ -255,8 +259,8 @@ def test_each_row_keeps_its_sum(option, dtype, device):
 
 
 def test_one_foreign_row_in_a_block_keeps_its_gradient(device):
-    p = language_like(256, 4096, 64, gain=6.0, tau=2.0**-12, reduction="sum")
-    foreign = 3 * torch.randn(64)
+    p = language_like(256, 4096, 64, gain=6.0, device=device, tau=2.0**-12, reduction="sum")
+    foreign = 3 * torch.randn(64, device=device)
     p.tensors["input"][77] = foreign
     p.tensors["target"][77] = int((p.tensors["linear_weight"] @ foreign).argsort()[-3])
     right, ours = exact(p)["grad of input"], p.gradients(linear_cross_entropy)["grad of input"]
@@ -269,7 +273,11 @@ def test_blocks_with_everything_live_around_one_without(device):
     few = p.tensors["input"].clone()
     few[5 * BLOCK : 6 * BLOCK] *= 1000
     p = p.with_(input=few)
-    live = live_columns(sketch_of(p), torch.zeros(len(few), 403, dtype=torch.bool), 0.2, BLOCK).double().mean(1)
+    live = (
+        live_columns(sketch_of(p), torch.zeros(len(few), 403, dtype=torch.bool, device=device), 0.2, BLOCK)
+        .double()
+        .mean(1)
+    )
     if list_rows(device) == BLOCK:
         assert (live == 1).sum() == 10 and live[5] < 0.5 and live[11] == 0  # the last has 20 rows
     check(p)
@@ -331,7 +339,8 @@ def test_retain_graph_and_nothing_saved_changes(reduction, device):
 
 @each_dtype(only=FLOAT32_AND_HALVES)
 def test_the_thread_count_does_not_matter(dtype, device):
-    p = language_like(700, 3000, 96, dtype, tau=2.0**-6, label_smoothing=0.1, scale=torch.rand(700) + 0.5)
+    p = language_like(700, 3000, 96, dtype, device=device, tau=2.0**-6, label_smoothing=0.1)
+    p = p.with_(scale=torch.rand(700, device=device) + 0.5)
     p.tensors["target"][::9] = -100
     before = torch.get_num_threads()
     results = []
@@ -379,7 +388,7 @@ def test_meta_shapes_and_dtypes(reduction):
 @each_reduction
 @each_dtype(only=FLOAT32_AND_HALVES[1:])
 def test_float32_gradients_of_a_half_precision_weight(reduction, dtype, device):
-    p = language_like(300, 1003, 40, dtype, reduction=reduction, tau=0.01)
+    p = language_like(300, 1003, 40, dtype, device=device, reduction=reduction, tau=0.01)
     leaves = p.leaves()
     weight = leaves.tensors["linear_weight"]
     weight.grad_dtype = torch.float32
@@ -396,7 +405,7 @@ def test_the_op_and_the_module_take_tau(device):
     x, w, y = (p.leaves().tensors[k] for k in ("input", "linear_weight", "target"))
     torch.ops.lossk.cce(x, w, y, tau=0.35).backward()
     assert_identical(x.grad, right["grad of input"])
-    module = lossk.nn.LinearCrossEntropyLoss(40, 403, tau=0.35, fill=False)
+    module = lossk.nn.LinearCrossEntropyLoss(40, 403, tau=0.35, fill=False).to(device)
     with torch.no_grad():
         module.weight.copy_(w)
     module(x.detach(), y).backward()
@@ -427,7 +436,7 @@ def test_what_tau_is_not_for(device):
 
 
 def test_the_report(device):
-    p = language_like(300, 1003, 40, tau=0.05)
+    p = language_like(300, 1003, 40, device=device, tau=0.05)
     p.tensors["target"][:100] = -100
     with lossk.live_report() as outer:
         with lossk.live_report() as inner:
@@ -440,7 +449,7 @@ def test_the_report(device):
     sketch, picked = sketch_of(p)[:2].double(), torch.nn.functional.one_hot(p.tensors["target"][active], 1003).bool()
     live = live_columns(sketch, picked, 0.05, list_rows(device))
     assert inner[0].live_share == pytest.approx(live.double().mean().item())
-    mass = (sketch * ~live).sum(1) / torch.tensor([128, 72])
+    mass = (sketch * ~live).sum(1) / torch.tensor([128, 72], device=device)
     torch.testing.assert_close(inner[0].dropped_mass, mass.float())
     assert outer[1].live_share < outer[0].live_share and outer[1].dlogits_error > outer[0].dlogits_error
 
@@ -448,15 +457,15 @@ def test_the_report(device):
 @pytest.mark.parametrize("token_scale", [False, True])
 @pytest.mark.parametrize("gain", [0.0, 2.0, 4.0])
 def test_the_error_of_dlogits_is_at_most_what_the_report_says(gain, token_scale, device):
-    p = language_like(300, 1003, 40, gain=gain, tau=0.1)
+    p = language_like(300, 1003, 40, gain=gain, device=device, tau=0.1)
     if token_scale:
-        p = p.with_(scale=torch.rand(300) + 0.5)
+        p = p.with_(scale=torch.rand(300, device=device) + 0.5)
     z = reference.logits(**{k: p.tensors[k] for k in ("input", "linear_weight")}).double()
-    z = (z * p.tensors.get("scale", torch.ones(300))[:, None]).requires_grad_()
+    weight = p.tensors.get("scale", torch.ones(300, device=device))[:, None].double()
+    z = (z * weight).requires_grad_()
     (g,) = torch.autograd.grad(torch.nn.functional.cross_entropy(z, p.tensors["target"]), z)
     picked = torch.nn.functional.one_hot(p.tensors["target"], 1003).bool()
     live = live_columns(sketch_of(p).double(), picked, 0.1, list_rows(device))
-    weight = p.tensors.get("scale", torch.ones(300))[:, None].double()
     with lossk.live_report() as reports:
         p.with_(fill=False).gradients(linear_cross_entropy)
 

@@ -82,6 +82,12 @@ def test_special_values_must_stand_where_the_exact_ones_do(value):
     rejects(exact.float(), special, special.float(), r"misplaced at 1 places, first \[3\]")
 
 
+def test_what_the_dtype_cannot_hold_is_infinite():
+    exact = torch.tensor([1.0, 7e4, -7e4], dtype=torch.float64)
+    assert_as_good_as_torch(exact.half(), exact, exact.half())
+    rejects(exact.half().clamp(-65504, 65504), exact, exact.half(), r"\+inf misplaced at 1 places, first \[1\]")
+
+
 def test_a_torch_that_fails_excuses_nothing():
     exact = torch.randn(8, dtype=torch.float64)
     broken = torch.full((8,), math.nan)

@@ -50,9 +50,9 @@ def assert_as_good_as_torch(
 ) -> None:
     """exact is the same quantity in float64, baseline torch's.
 
-    Holds iff the shapes are equal, nan and +-inf stand where exact has them, |actual - exact| / |exact| is at most
-    factor times torch's plus floor, and each non-negligible row's (last dimension) is at most ROW_FACTOR times
-    that of torch's worst row plus ROW_FLOOR and floor.
+    Holds iff the shapes are equal, nan and +-inf stand where exact, rounded to actual's dtype, has them, |actual -
+    exact| / |exact| is at most factor times torch's plus floor, and each non-negligible row's (last dimension) is at
+    most ROW_FACTOR times that of torch's worst row plus ROW_FLOOR and floor.
     """
     __tracebackhide__ = True
     assert exact.dtype == torch.float64, f"{name}: exact must be float64, got {exact.dtype}"
@@ -60,11 +60,12 @@ def assert_as_good_as_torch(
         f"{name}: shape {tuple(actual.shape)}, exact {tuple(exact.shape)}, torch {tuple(baseline.shape)}"
     )
     floor = rounding_floor(actual.dtype) if floor is None else floor
+    rounded = exact.detach().to(actual.dtype).cpu()
     actual, exact, baseline = (x.detach().double().cpu() for x in (actual, exact, baseline))
     for what, places in (("nan", torch.isnan), ("+inf", torch.isposinf), ("-inf", torch.isneginf)):
-        wrong = (places(actual) != places(exact)).nonzero()
+        wrong = (places(actual) != places(rounded)).nonzero()
         assert not len(wrong), f"{name}: {what} misplaced at {len(wrong)} places, first {wrong[0].tolist()}"
-    finite = exact.isfinite()
+    finite = rounded.isfinite()
     actual, exact, baseline = (x.where(finite, 0) for x in (actual, exact, baseline))
     baseline = baseline.where(baseline.isfinite(), exact)
     if not actual.numel():

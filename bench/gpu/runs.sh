@@ -2,12 +2,14 @@
 # Everything that a GPU is to say, in four runs of ten minutes, on a machine without a network that forgets.
 #
 #   runs.sh pack       before, where there is a network, half an hour: build/carry/check.txz and peers.txz, to take along
-#   runs.sh check      device tests, pytest, compute-sanitizer; wants check.txz
+#   runs.sh check      device tests, pytest, compute-sanitizer, wants check.txz
 #   runs.sh ops        each op beside its peers, and cross-entropy of the first heads; wants peers.txz
 #   runs.sh heads      distances, then cross-entropy goes on where it ended
 #   runs.sh training   a model of 100 M parameters with both heads
+#   runs.sh profile    what a profiler says of the products of a head, a minute; after check, on the same machine
 #
-# What it has goes to $OUT after each part, as archives of bench/results and logs: unpack them in the project's folder.
+# TIME: seconds that check and ops may take, where ten minutes are too many. What it has goes to $OUT after each part, as
+# archives of bench/results and logs: unpack them in the project's folder.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:$PATH:/usr/local/cuda/bin" PYTHONUNBUFFERED=1
@@ -35,28 +37,62 @@ check() {
   python3 -m tarfile -e build/carry/check.txz $device && chmod +x $device/*
   cp $device/commit build/gpu/
   nvidia-smi -L
-  for program in conformance kernels; do timeout 170 $device/$program > $logs/$program.log 2>&1 & done
   timeout 170 python3 -m pip install --verbose --no-build-isolation --no-deps --no-index --no-compile --upgrade \
-    --target "$site" -Cbuild-dir="$PWD/build/gpu/package" -Ccmake.define.LOSSK_CUDA=OFF . > $logs/build.log 2>&1
+    --target "$site" -Cbuild-dir="$PWD/build/gpu/package" -Ccmake.define.LOSSK_CUDA=OFF . > $logs/build.log 2>&1 &
+  local package=$!
+  programs 100 "" || { # which path it is
+    for path in wgmma_alone mma_sync; do programs 60 -$path LOSSK_KERNELS=$path; done
+    grep -L " failed" $logs/{conformance,kernels}.log | grep . && save check && exit # it hangs: so would the rest
+  }
+  wait $package
   echo "package: $? at $SECONDS s"
   cp $device/_cuda.so "$site/lossk/"
-  PYTHONPATH=$site python3 -c "import lossk; print(lossk.build_info())"
-  wait
-  tail -n 2 $logs/conformance.log $logs/kernels.log
-  PYTHONPATH=$site timeout -k 5 380 python3 -m pytest -m "not slow" --device=cuda -q -n 8 --ignore=tests/test_build.py \
+  export PYTHONPATH=$site
+  python3 -c "import lossk; print(lossk.build_info())"
+  local left=$((${TIME:-580} - SECONDS))
+  timeout -k 5 $left python3 -m pytest -m "not slow" --device=cuda -q -n 12 --ignore=tests/test_build.py \
     > $logs/pytest.log 2>&1 &
-  for tool in memcheck initcheck racecheck synccheck; do
-    for program in conformance kernels; do
-      local except=
-      # It does not see that an mbarrier orders a plain bulk copy before the loads that follow.
-      [ $tool$program = racecheckconformance ] && except="--except Ring --except fence_mbarrier_init --except bulk_load"
-      LOSSK_SEEDS=1 timeout -k 5 380 compute-sanitizer --tool $tool --error-exitcode 1 $device/$program $except \
-        > $logs/$tool-$program.log 2>&1 &
-    done
+  for tool in memcheck initcheck synccheck; do
+    for program in conformance kernels; do sanitize $left $tool $program; done
   done
+  # It does not see that an mbarrier orders a plain bulk copy before the loads that follow.
+  sanitize $left racecheck conformance --except Ring --except fence_mbarrier_init --except bulk_load
+  for share in 0 1 2 3 4 5; do sanitize $left racecheck kernels --share $share/6; done
   wait
   tail -n 3 $logs/*.log | cut -c1-200
-  tar czf "$OUT/check.tgz" $logs
+  save check
+}
+
+# Both device test programs at once: seconds at most, a suffix for their logs, the environment.
+programs() {
+  local limit=$1 suffix=$2 failed=0
+  shift 2
+  for program in conformance kernels; do
+    env "$@" timeout -k 5 "$limit" $device/$program > $logs/$program"$suffix".log 2>&1 &
+    local "$program"=$!
+  done
+  wait $conformance || failed=1
+  wait $kernels || failed=1
+  tail -n 3 $logs/{conformance,kernels}"$suffix".log | cut -c1-300
+  return $failed
+}
+
+# In the background: seconds at most, the tool, the program and its arguments.
+sanitize() {
+  local limit=$1 tool=$2 program=$3
+  shift 3
+  local log=$logs/$tool-$program$(tr -cd '0-9' <<< "$*").log
+  LOSSK_SEEDS=1 timeout -k 5 "$limit" compute-sanitizer --tool "$tool" --error-exitcode 1 \
+    $device/"$program" "$@" > "$log" 2>&1 &
+}
+
+profile() {
+  local report=$logs/profile
+  export PYTHONPATH=$site
+  timeout -k 5 100 ncu --clock-control none --set full --import-source no -k regex:product -c 5 -o $report -f \
+    python3 -m bench.gpu.profile > $logs/ncu.log 2>&1
+  ncu --import $report.ncu-rep --page details > $report.txt
+  save profile
 }
 
 save() {
@@ -77,7 +113,8 @@ bench() {
 ops() {
   [ -d build/gpu/peers ] || python3 -m tarfile -e build/carry/peers.txz build/gpu
   bench 250 ops --only ceilings --only head --only live --only distillation
-  bench $((530 - SECONDS)) heads-8192 --only cross_entropy_8192 --minutes 4
+  local left=$((${TIME:-530} - SECONDS))
+  bench $left heads-8192 --only cross_entropy_8192 --minutes $(((left - 50) / 60))
 }
 
 heads() {
@@ -92,7 +129,7 @@ training() {
 }
 
 case ${1:-} in
-  pack | check) "$1" ;;
+  pack | check | profile) "$1" ;;
   ops | heads | training)
     cp -r $keep/. bench/results/
     "$1"

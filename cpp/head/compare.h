@@ -91,8 +91,9 @@ struct Comparison {
       return {p == 0 ? zero : (1 - beta) * p * over.z, q == 0 ? zero : beta * q * over.u};
     } else if constexpr (k == Compare::skew_kl) {
       const V mixture = beta * q + (1 - beta) * p, share = (1 - beta) * (p - q);  // mixture - q
+      const V ratio = mixture == 0 ? zero : share / mixture;  // it may be 0 by underflow where neither p nor q is
       const Two<V> over = over_mixture(d, beta);
-      return {p == 0 ? zero : (1 - beta) * p * share / mixture, q == 0 ? zero : q * (over.u + beta * share / mixture)};
+      return {p == 0 ? zero : (1 - beta) * p * ratio, q == 0 ? zero : q * (over.u + beta * ratio)};
     } else if constexpr (k == Compare::alpha) {
       // p - g and q - g, g = q^beta p^(1 - beta); where one is near g not as a difference. Trap: g may be large where p
       // or q is 0 by underflow.

@@ -1,6 +1,6 @@
 // Which block does which tile, for kernels whose blocks stay and take tile after tile.
 #pragma once
-#include "device/platform.h"
+#include "device/grid.h"
 
 namespace lossk::device {
 
@@ -30,6 +30,18 @@ class PersistentTiles {
       : order_(order), i_(blockIdx.x / blocks), step_(gridDim.x / blocks) {}
   LOSSK_DEVICE explicit operator bool() const { return i_ < order_.count(); }
   LOSSK_DEVICE Tile operator*() const { return order_[i_]; }
+  // By one thread of each block or cluster, before each of the `parts` of a tile: waits until all have come as far.
+  // Blocks that drift apart by more than L2 holds read the same from memory again. `begun`, which was 0, only
+  // tells how far they are: where others cannot run yet, this one goes on after some microseconds.
+  LOSSK_DEVICE void stay_together(uint32_t* begun, int part, int parts) const {
+    constexpr int kTries = 16, kNanoseconds = 100;
+    atomic_add(begun, 1u);
+    const int64_t first = i_ / step_ * step_, left = order_.count() - first;  // of this round of all
+    const int64_t all = first * parts + (left < step_ ? left : step_) * (part + 1);
+    for (int i = 0; i < kTries && load_acquire(begun) < all; ++i) backoff(kNanoseconds);
+  }
+  // After a tile that had fewer parts.
+  LOSSK_DEVICE static void leave_out(uint32_t* begun, int parts) { atomic_add(begun, static_cast<uint32_t>(parts)); }
   LOSSK_DEVICE PersistentTiles& operator++() {
     i_ += step_;
     return *this;

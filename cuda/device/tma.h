@@ -3,7 +3,8 @@
 // Coordinates are (inner, outer): x runs along the contiguous dimension. What lies outside the tensor is read as zeros
 // and not written. A load counts its whole box against the mbarrier, also where it is outside. Shared addresses are
 // aligned to 128 bytes, to 1024 / 512 / 256 under the 128 / 64 / 32 byte swizzle; plain bulk copies to 16, in sizes
-// of 16.
+// of 16. Trap: a box, too, begins at a multiple of 16 bytes, x times the element's size: elsewhere an H200 says illegal
+// instruction.
 #pragma once
 #include "device/barrier.h"
 

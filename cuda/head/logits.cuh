@@ -79,11 +79,11 @@ class LogitRows {
     const float x = row.scale * unscaled;
     return head_.softcap.cap > 0 ? head_.softcap.cap * tanhf(x * head_.softcap.per) : x;
   }
-  // d softcap(x) / dx, at z = softcap(x).
+  // d softcap(x) / dx, at z = softcap(x): 1 - (z / cap)^2, whose difference is exact where z is near cap.
   LOSSK_DEVICE float slope(float z) const {
     if (!options || head_.softcap.cap <= 0) return 1;
-    const float t = z * head_.softcap.per;
-    return 1 - t * t;
+    const auto [cap, per] = head_.softcap;
+    return (cap - z) * per * ((cap + z) * per);
   }
 
   // A distance's t of one column, which is there; its logit, and d z / d(-h).

@@ -76,10 +76,12 @@ Statistics statistics(Operands& x, bool full, bool sketched, bool sums_z) {
         slopes.numel() ? data<float>(slopes) : nullptr};
   }
   const int most = x.most_columns(segment);
+  Tensor begun = x.zeros({ceil_div(x.v, most)}, ScalarType::Int);
   for (int first = 0; first < x.v; first += most) {
     const int count = std::min(most, x.v - first);
+    auto* together = reinterpret_cast<uint32_t*>(data<int>(begun)) + first / most;
     x.run((sketched ? x.path.sketch : x.path.stats)(
-        {.product = {x.input(), x.weight(first, count), x.d, segment, x.head.rows_there},
+        {.product = {x.input(), x.weight(first, count), x.d, segment, x.head.rows_there, {}, {}, false, together},
          .head = x.part(first, count),
          .partial = partial.data_ptr(),
          .picked = data<float>(out.logits),

@@ -89,8 +89,9 @@ def targets(op, h, vocab, target, soft_target, ignore_index, margin):
         _check.column_sets(op, "soft_target indices", indices, h.shape, h.input)
         _check.floats(op, "soft_target weights", weights, indices.shape, h.input)
         _check.in_vocab(op, "soft_target indices", indices, vocab, ignore_index)
-        flat = (h.shape.numel(), indices.shape[-1])
-        index, share = indices.reshape(flat).long(), weights.reshape(flat).to(h.acc)
+        # Contiguous: a GPU sums a row's entries in an order that depends on strides.
+        index, share = (x.reshape(h.shape.numel(), x.shape[-1]).contiguous() for x in (indices, weights))
+        index, share = index.long(), share.to(h.acc)
     return absent_as_minus_one(index, vocab, ignore_index), torch.where(index == ignore_index, 0, share)
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from . import _check
 from ._head_ops import acc_dtype
@@ -46,13 +47,21 @@ def _each_row(function, *matrices):
     return torch.cat([function(*(widened(x, at) for x in matrices)) for at in _rows_at_a_time(matrices[0], elements)])
 
 
+def _row_sums(x):
+    """[rows, D] -> [rows]. Trap: on a GPU the order of torch's own depends on how many rows there are, but not of 32
+    numbers, one for each thread of a warp."""
+    while x.is_cuda and x.shape[1] > 32:
+        x = F.pad(x, (0, -x.shape[1] % 32)).unflatten(1, (-1, 32)).sum(2)
+    return x.sum(1)
+
+
 def _squared_norms(x):
-    return _each_row(lambda rows: rows.square().sum(1), x)
+    return _each_row(lambda rows: _row_sums(rows.square()), x)
 
 
 def _unit(rows):
     """Rows of length 1; a zero vector stays, and its gradient is finite: the root is never taken of its 0."""
-    return rows / torch.where(rows == 0, 1, rows.square().sum(1, keepdim=True)).sqrt()
+    return rows / torch.where(rows == 0, 1, _row_sums(rows.square())[:, None]).sqrt()
 
 
 @torch.no_grad()
@@ -66,13 +75,13 @@ def product_terms(points, index, eps):
     x2, w2 = _squared_norms(input), _squared_norms(weight)
     if kind == "cosine":
         x, w = x2.sqrt(), w2.sqrt()
-        apart = _each_row(lambda a, b: (_unit(a) - _unit(b)).square().sum(1) / 2, input, target)
+        apart = _each_row(lambda a, b: _row_sums((_unit(a) - _unit(b)).square()) / 2, input, target)
         zero = (x == 0) | (_squared_norms(target) == 0)
         apart = torch.where(zero, 1, apart)  # a vector without direction has cosine 0 with all
         offset, columns = torch.where(x == 0, 1, x), torch.where(w == 0, 0, 1 / w)
         by = 1 / offset
     else:
-        apart = _each_row(lambda a, b: (a - b).square().sum(1), input, target)
+        apart = _each_row(lambda a, b: _row_sums((a - b).square()), input, target)
         offset, columns, by = x2 / 2, w2 / 2, torch.full_like(x2, 2.0)
     if kind == "euclidean":
         reference = apart + eps
@@ -257,13 +266,13 @@ def _bray_curtis(variant, both, least):
 
         def normalized(x, _):
             x = x.abs() + least
-            return x / x.sum(1, keepdim=True) / (2 + least)
+            return x / _row_sums(x)[:, None] / (2 + least)
 
         return Points("manhattan", *(_mapped(x, normalized) for x in both))
     if variant == "abs":
-        sums = [_mapped(x, lambda rows, _: rows.abs().sum(1)) for x in both]
+        sums = [_mapped(x, lambda rows, _: _row_sums(rows.abs())) for x in both]
         return Points("bray_curtis", *both, row_term=sums[0] + least, column_term=sums[1])
-    row_term, column_term = (_mapped(x, lambda rows, _: rows.sum(1)) for x in both)
+    row_term, column_term = (_mapped(x, lambda rows, _: _row_sums(rows)) for x in both)
     return Points("bray_curtis_standard", *both, float(least), row_term, column_term)
 
 

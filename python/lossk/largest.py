@@ -100,7 +100,8 @@ def linear_sample(
     vocab = linear_weight.shape[0]
     if vocab == 0:
         raise ValueError(f"{op}: linear_weight must have rows, got {list(linear_weight.shape)}")
-    if generator is not None and generator.device != h.input.device:
+    # torch.Generator("cuda") has no index, and torch takes it for any.
+    if generator is not None and generator.device not in (h.input.device, torch.device(h.input.device.type)):
         raise ValueError(f"{op}: generator must be on input's device {h.input.device}, got {generator.device}")
     if top_h is not None:
         _check.number(op, "top_h", top_h, 0, 1, "None or a number in (0, 1]")

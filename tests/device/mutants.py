@@ -98,7 +98,7 @@ _CORES, _PAIRS, _HARMONIC, _COEFS, _SLOPES = (
     f"head/elementwise/{name}.cuh" for name in ("cores", "pairs", "sums", "coefs", "slopes")
 )
 _ROWS, _NARROW = "head/rows/rows.cuh", "head/rows/narrow.cuh"
-_TURN = "if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);"
+_WAIT_SUMS = "barrier_sync(kSums, C::kMultiplyThreads);"
 _RELEASE_NOW = "if (lane < peers) shared.ring.release(turn, lane);"
 
 MUTANTS = [
@@ -225,15 +225,8 @@ MUTANTS = [
     Mutant("wrong value", ROWS, _ROWS, "p.times[row] * widen", "widen"),
     # ---- live columns
     Mutant("missing barrier", SKETCH_MMA, _MMA, "        sync_block();\n        sum_parts", "        sum_parts"),
-    Mutant("missing barrier", SKETCH_WGMMA, _WGMMA, "if (leads) barrier_sync(kSumsRead, C::kMultiplyThreads);", ""),
-    Mutant(
-        "missing barrier",
-        SKETCH_WGMMA,
-        _WGMMA,
-        "barrier_sync(kSumsMade, C::kMultiplyThreads);",
-        "barrier_arrive(kSumsMade, C::kMultiplyThreads);",
-    ),
-    Mutant("missing barrier", SKETCH_WGMMA, _WGMMA, "barrier_sync(kFollower, kWarpgroup);", ""),
+    Mutant("missing barrier", SKETCH_WGMMA, _WGMMA, f"{_WAIT_SUMS}  // the last", "// the last"),
+    Mutant("missing barrier", SKETCH_WGMMA, _WGMMA, f"{_WAIT_SUMS}\n        sum_parts", "sum_parts"),
     Mutant(
         "wrong layout", SKETCH_WGMMA, _COLUMNS, "give = upper ? z(even) : z(odd)", "give = upper ? z(odd) : z(even)"
     ),
@@ -321,8 +314,6 @@ MUTANTS = [
     Mutant("missing barrier", STATS_WGMMA, _WGMMA, "peers > 1 ? sync_cluster() : sync_block();", ""),
     Mutant("missing barrier", STATS_WGMMA, _WGMMA, "sync_cluster() : sync_block();", "sync_block() : sync_block();"),
     Mutant("missing barrier", STATS_WGMMA, _WGMMA, "if (peers > 1) sync_cluster();", ""),
-    Mutant("no turn", STATS_WGMMA, _WGMMA, _TURN, ""),
-    Mutant("no turn", STATS_WGMMA, _WGMMA, "takes_turns = steps >= C::kStages", "takes_turns = true"),
     Mutant("missing wait", STATS_WGMMA, _WGMMA, "shared.ring.wait_full(turn);", ""),
     Mutant("missing wait", STATS_WGMMA, _RING, "mbarrier_wait(&empty[turn.stage], turn.phase ^ 1);", ""),
     Mutant("missing wait", STATS_WGMMA, _WGMMA, "wgmma_wait<0>();", ""),
@@ -350,7 +341,13 @@ MUTANTS = [
     Mutant("wrong tile", STATS_WGMMA, _WGMMA, "(tile.row * peers + rank) * C::kRows", "tile.row * C::kRows"),
     Mutant("overrun", SKETCH_WGMMA, _WGMMA, "there = first_row < rows", "there = true"),
     Mutant("too many arrivals", STATS_WGMMA, _WGMMA, "threadIdx.x < kWarp && elect_one()", "threadIdx.x < kWarp"),
-    Mutant("wrong layout", STATS_WGMMA, _WGMMA, "2 * depth, 16, 8 * kLineBytes", "2 * depth, 16, 4 * kLineBytes"),
+    Mutant(
+        "wrong layout",
+        STATS_WGMMA,
+        _WGMMA,
+        "kPanelBytes, 8 * kLineBytes, kSwizzle",
+        "kPanelBytes, 4 * kLineBytes, kSwizzle",
+    ),
     Mutant(
         "wrong layout",
         GRADIENT_WGMMA,
@@ -358,15 +355,16 @@ MUTANTS = [
         "kPanelBytes, 8 * kLineBytes, kSwizzle",
         "8 * kLineBytes, kPanelBytes, kSwizzle",
     ),
-    Mutant("wrong layout", GRADIENT_WGMMA, _WGMMA, "tile + row / kPanelRows * kPanelBytes + depth", "tile + depth"),
+    Mutant("wrong layout", GRADIENT_WGMMA, _WGMMA, "Along::depth ? 2 : kLineBytes", "Along::depth ? 2 : 2"),
+    Mutant("wrong stage", STATS_WGMMA, _WGMMA, "stage * (stage_bytes / 16)", "0"),
     Mutant("misalignment", STATS_WGMMA, _WGMMA, "align_shared<1024>", "align_shared<16>"),
     Mutant("divergence", STATS_WGMMA, _WGMMA, "wgmma_commit();", "if (lane) wgmma_commit();"),
     Mutant(
         "off-by-one tail",
         STATS_WGMMA,
         _WGMMA,
-        "column < end_column; column += C::kColumns)\n",
-        "column + 1 < end_column; column += C::kColumns)\n",
+        "column < end_column; column += C::kColumns) {\n          if (together)",
+        "column + 1 < end_column; column += C::kColumns) {\n          if (together)",
     ),
     Mutant("wrong tile", STATS_WGMMA, _WGMMA, "column + first_of_share, share", "column + 1 + first_of_share, share"),
     Mutant("wrong tile", GRADIENT_WGMMA, _WGMMA, "first + row, depth);", "first, depth);"),

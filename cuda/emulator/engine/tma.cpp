@@ -128,12 +128,20 @@ void issue(Thread& t, BulkStore store) {
 
 }  // namespace
 
+namespace {
+void check_place(const TensorMap& m, int x, const Call& call) {
+  const int bytes = x * element_bytes(m.element);
+  if (bytes % 16) fail(call, text("a box %d bytes from the tensor's begin: not a multiple of 16", bytes));
+}
+}  // namespace
+
 void prefetch_map(const TensorMap* map) { check_tensor(*map, map->rank, LOSSK_ENTER("tma_prefetch").call); }
 
 // The map is copied at once: here a kernel's parameters lie on the stack of a thread that may end before its copy.
 void tma_load(uint32_t to, const TensorMap* map, uint32_t mbarrier, int rank, int x, int y, int z, uint32_t blocks) {
   Thread& t = LOSSK_ENTER(blocks ? "tma_multicast" : "tma_load");
   check_tensor(*map, rank, t.call);
+  check_place(*map, x, t.call);
   const auto load_into = [&](Block& b) {
     shared(b, to, box_bytes(*map), box_alignment(*map), t.call);
     issue(t, b, BulkLoad{*map, nullptr, to, mbarrier, box_bytes(*map), {x, y, z}, t.clock, t.call});
@@ -163,6 +171,7 @@ bool land_load(Block& b) {
 void tma_store(const TensorMap* map, uint32_t from, int rank, int x, int y, int z, Store what) {
   Thread& t = LOSSK_ENTER(what == Store::copy ? "tma_store" : "tma_reduce_add");
   check_tensor(*map, rank, t.call);
+  check_place(*map, x, t.call);
   shared(*t.block, from, box_bytes(*map), box_alignment(*map), t.call);
   issue(
       t, BulkStore{

@@ -19,6 +19,7 @@ class DlogitsEpilogue {
 
   LOSSK_DEVICE void begin(int slot, int row) {
     rows_.begin(slot, row);
+    if constexpr (kKeepsTerms) terms_[slot] = terms(row);
     if constexpr (kSums > 0)
 #pragma unroll
       for (int k = 0; k < kSums; ++k) sums_[slot][k] = 0;
@@ -26,7 +27,7 @@ class DlogitsEpilogue {
 
   template <int count, class Logits>
   LOSSK_DEVICE void add(int slot, int line, int column, const Logits& z) {
-    const Terms t = terms(line);
+    const Terms t = kKeepsTerms ? terms_[slot] : terms(line);
     const TilePicks picks = rows_.template picks<count>(slot, t.row, column);
     if constexpr (options) {
       const uint64_t picked = rows_.picked(picks, t.row);
@@ -42,8 +43,13 @@ class DlogitsEpilogue {
         return dlogit(i, raw, &pick);
       });
     } else {
+      if (t.row.there && t.columns - column >= 4 * count)
 #pragma unroll
-      for (int i = 0; i < count; ++i) z(i) = plain_dlogit(t, column + i / 2 * 8 + i % 2, z(i));
+        for (int i = 0; i < count; ++i) z(i) = plain_dlogit(t, z(i));
+      else
+#pragma unroll
+        for (int i = 0; i < count; ++i)
+          z(i) = t.row.there && column + i / 2 * 8 + i % 2 < t.columns ? plain_dlogit(t, z(i)) : 0;
       rows_.for_own_picks(picks, t.row, [&](int own, int64_t place) {
         const float minus =
             p_.coefs.pick && column + own / 2 * 8 + own % 2 < t.columns ? t.unit * p_.coefs.pick[place] : 0;
@@ -90,8 +96,7 @@ class DlogitsEpilogue {
 
   // Of a logit and its row's a0 alone. z - lse first: the difference of two large numbers is exact, of their multiples
   // it is not.
-  LOSSK_DEVICE float plain_dlogit(const Terms& t, int column, float z) const {
-    if (!t.row.there || column >= t.columns) return 0;
+  LOSSK_DEVICE static float plain_dlogit(const Terms& t, float z) {
     return t.a[0] * exp2_approx((z - t.lse - t.lse_low) * kLog2E);
   }
 
@@ -192,8 +197,12 @@ class DlogitsEpilogue {
     }
   }
 
+  // Two rows a thread, as product_wgmma has them, leave registers for what a plain head's dlogits are made with.
+  static constexpr bool kKeepsTerms = slots <= 2 && !options;
+
   const Params& p_;
   LogitRows<with> rows_;
+  Terms terms_[kKeepsTerms ? slots : 1];
   float sums_[slots][kSums ? kSums : 1];
 };
 template <class T, int slots>

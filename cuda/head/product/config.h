@@ -50,10 +50,6 @@ struct WgmmaTiles {
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
   static_assert(128 * (kProducerRegisters + kConsumers * kConsumerRegisters) <= 64 * 1024);
   static constexpr int kParts = 1, kRowParts = kRows / 16;
-  // How many stages one warpgroup is ahead of the other: that much multiplying covers the first one's epilogue (the
-  // other's is covered by the first one's next tile); as many stages are left to be loaded in time.
-  static constexpr int kLead = kStages / 2;
-  static_assert(kLead > 0 && kLead < kStages);
   static constexpr int kMultiplyThreads = 128 * kConsumers;
 
   struct Shared {
@@ -74,9 +70,9 @@ template <class T>
 constexpr bool kSumsOften = Planes<T>::planes > 1;
 constexpr int kStepsOfSum = 4;
 
-// Rows of tiles that neighbouring blocks take before they go on along the columns: with 8 of 128 rows, a tile of b is
-// read from L2 by 8 blocks, or by 4 pairs of them, and the rows of a stay there.
-constexpr int kBand = 8;
+// Rows of tiles that neighbouring blocks take before they go on along the columns: with 16 of 128 rows, a tile of b is
+// read from L2 by 16 blocks, or by 8 pairs of them, one of a by 8 or 16. 132 blocks then read the least there is.
+constexpr int kBand = 16;
 
 // Blocks of a cluster (Hopper), which share each tile of b: of the 48 KiB that a stage takes they read 32 from L2. 132
 // multiprocessors that each take 48 in 1024 clocks would want 6.2 KB a clock; L2 is said to have 5.1. Not where an odd

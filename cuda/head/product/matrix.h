@@ -46,6 +46,7 @@ struct Product {
   Count depth_there = {};        // what an operand has beyond, up to the next 64, is finite
   Count columns_there = {};      // of b's rows
   bool only_with_depth = false;  // nothing is done where there is no depth, not sums of 0
+  uint32_t* begun = nullptr;     // 0: blocks stay together (PersistentTiles); null: each goes on as it can
 };
 
 }  // namespace lossk::head

@@ -31,17 +31,18 @@ LOSSK_DEVICE void load_boxes(
     for (int row = 0; row < rows; row += kPanelRows) load(tile + row * kLineBytes, first + row, depth);
 }
 
-// What wgmma reads of a tile: rows row.., steps depth .. depth + 15.
+// What wgmma reads of a tile: rows row.., steps 0 to 15 of depth.
 template <Along along>
-LOSSK_DEVICE uint64_t descriptor(uint32_t tile, int row, int depth) {
-  if constexpr (along == Along::depth)
-    return matrix_descriptor(tile + row * kLineBytes + 2 * depth, 16, 8 * kLineBytes, kSwizzle);
-  return matrix_descriptor(
-      tile + row / kPanelRows * kPanelBytes + depth * kLineBytes, kPanelBytes, 8 * kLineBytes, kSwizzle);
+LOSSK_DEVICE uint64_t descriptor(uint32_t tile, int row) {
+  return matrix_descriptor(tile + row * kLineBytes, along == Along::depth ? 16 : kPanelBytes, 8 * kLineBytes, kSwizzle);
+}
+// And what a descriptor, whose address counts 16 bytes, becomes for a later stage of so many bytes and steps from k on.
+template <Along along, int stage_bytes>
+LOSSK_DEVICE uint64_t from(uint64_t descriptor, int stage, int k) {
+  return descriptor + stage * (stage_bytes / 16) + k * (along == Along::depth ? 2 : kLineBytes) / 16;
 }
 
-// Named barriers of the multiplying warpgroups, of which the first leads and the second follows.
-constexpr int kTurn = 1, kSumsMade = 2, kSumsRead = 3, kFollower = 4;
+constexpr int kSums = 1;  // named barrier of the multiplying warpgroups
 
 template <class T, template <class, int> class Epilogue>
 using WgmmaConfigOf =
@@ -56,7 +57,8 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
   using P = Planes<T>;
   LOSSK_SHARED(raw);
   auto& shared = *reinterpret_cast<C::Shared*>(align_shared<1024>(raw, shared_address(raw)));
-  const int warpgroup = threadIdx.x / kWarpgroup;
+  // By shuffle the compiler knows that it is the same in all lanes: the loop below is then in uniform registers.
+  const int warpgroup = shuffle(static_cast<int>(threadIdx.x) / kWarpgroup, 0);
   const int peers = cluster_size(), rank = cluster_rank();
   if (threadIdx.x == 0) shared.ring.init(peers * C::kConsumers * kWarpgroup / kWarp);  // each warp releases
   peers > 1 ? sync_cluster() : sync_block();
@@ -73,7 +75,10 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
       for (PersistentTiles work(order, peers); work; ++work) {
         const Tile tile = *work;  // divisions, which would wait between a stage and its copies
         const int first_column = tile.column * p.span, end_column = min(first_column + p.span, columns);
-        for (int column = first_column; column < end_column; column += C::kColumns)
+        const bool together = p.begun && rank == 0;
+        int part = 0;
+        for (int column = first_column; column < end_column; column += C::kColumns) {
+          if (together) work.stay_together(p.begun, part++, p.span / C::kColumns);
           for (int term = 0; term < P::terms; ++term)
             for (int k = 0; k < depth; k += kDepth, ++turn) {
               Mbarrier* full = shared.ring.fill(turn, C::kStageBytes);
@@ -84,6 +89,8 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
                   shared.b[turn.stage] + first_of_share * kLineBytes, &map_b, full, plane_of_b<T>(term),
                   column + first_of_share, share, k, blocks);
             }
+        }
+        if (together) work.leave_out(p.begun, p.span / C::kColumns - part);
       }
     }
     return;
@@ -91,46 +98,42 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
 
   increase_registers<C::kConsumerRegisters>();
   const int lane = threadIdx.x % 32, own_row = 64 * (warpgroup - 1), steps = P::terms * ceil_div(depth, kDepth);
-  // One warpgroup's epilogue runs while the other multiplies. Trap: with fewer steps the leader could come to the next
-  // turn before this one is taken, for nothing but the ring holds it back.
-  const bool leads = warpgroup == 1, takes_turns = steps >= C::kStages;
-  constexpr bool kSumsColumns = Epilogue<T, 1>::kSumsColumns;
-  if (kSumsColumns && !leads) barrier_arrive(kSumsRead, C::kMultiplyThreads);
+  const uint64_t all_a = descriptor<a_along>(shared_address(shared.a), own_row);
+  const uint64_t all_b = descriptor<b_along>(shared_address(shared.b), 0);
   for (PersistentTiles work(order, peers); work; ++work) {
     const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, columns);
     const int first_row = ((*work).row * peers + rank) * C::kRows;
     const bool there = first_row < rows;  // else this block multiplies nothing, so that the other has its half of b
     const int row = first_row + own_row + threadIdx.x % kWarpgroup / 32 * 16 + lane / 4;  // and 8 below
     Epilogue<T, 2> epilogue(parameters);
-    if (there)
-#pragma unroll
-      for (int slot = 0; slot < 2; ++slot) epilogue.begin(slot, row + 8 * slot);
 
     for (int column = first_column; column < end_column; column += C::kColumns) {
       // Trap: if the first product were to overwrite them instead, ptxas would wait for every stage's products (C7517).
       float d[C::kColumns / 2] = {};
       const auto sum = [&](int i) -> float& { return d[i]; };
       Totals<T, C::kColumns / 2> totals;
-      if (takes_turns && !leads) barrier_sync(kTurn, C::kMultiplyThreads);
       int step = 0;
       do {
         const int end = kSumsOften<T> ? min(step + kStepsOfSum, steps) : steps;
         for (; step < end; ++step, ++turn) {
-          if (takes_turns && leads && step == C::kLead) barrier_arrive(kTurn, C::kMultiplyThreads);
           shared.ring.wait_full(turn);
-          const uint32_t a = shared_address(shared.a[turn.stage]), b = shared_address(shared.b[turn.stage]);
           keep(d);
           wgmma_fence();
 #pragma unroll
           for (int k = 0; k < kDepth; k += 16)
             wgmma<typename P::Element, C::kColumns, a_along == Along::rows, b_along == Along::rows>(
-                d, descriptor<a_along>(a, own_row, k), descriptor<b_along>(b, 0, k), true);
+                d, from<a_along, sizeof(shared.a[0])>(all_a, turn.stage, k),
+                from<b_along, sizeof(shared.b[0])>(all_b, turn.stage, k), true);
           wgmma_commit();
           keep(d);
           // The products before these are done, and with them their stage.
           wgmma_wait<1>();
           if (step > 0 && lane < peers) shared.ring.release(turn.before(), lane);
         }
+        // What the epilogue reads is on its way while the last products are made.
+        if (there && column == first_column && step == steps)
+#pragma unroll
+          for (int slot = 0; slot < 2; ++slot) epilogue.begin(slot, row + 8 * slot);
         wgmma_wait<0>();
         keep(d);
         if constexpr (kSumsOften<T>) totals.take(sum);
@@ -144,21 +147,15 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
         epilogue.template add<C::kColumns / 4>(slot, row + 8 * slot, column + lane % 4 * 2, [&](int z) -> float& {
           return d[z / 2 * 4 + 2 * slot + z % 2];
         });
-      if constexpr (kSumsColumns) {
+      if constexpr (Epilogue<T, 1>::kSumsColumns) {
         auto& sums = *reinterpret_cast<ColumnSums<C>*>(&shared + 1);
-        if (leads) barrier_sync(kSumsRead, C::kMultiplyThreads);
+        barrier_sync(kSums, C::kMultiplyThreads);  // the last tile's are read
         sum_rows<2, C::kColumns / 4>(
             epilogue, sums.parts[threadIdx.x / kWarp - kWarpgroup / kWarp], lane % 4 * 2,
             [&](int slot) { return row + 8 * slot; },
             [&](int slot, int z) -> float& { return d[z / 2 * 4 + 2 * slot + z % 2]; });
-        if (leads) {
-          barrier_arrive(kSumsMade, C::kMultiplyThreads);
-        } else {
-          barrier_sync(kSumsMade, C::kMultiplyThreads);
-          sum_parts<kWarpgroup>(epilogue, sums, threadIdx.x % kWarpgroup, first_row, column);
-          barrier_sync(kFollower, kWarpgroup);
-          barrier_arrive(kSumsRead, C::kMultiplyThreads);
-        }
+        barrier_sync(kSums, C::kMultiplyThreads);
+        sum_parts<C::kMultiplyThreads>(epilogue, sums, threadIdx.x - kWarpgroup, first_row, column);
       }
     }
     if (there)

@@ -83,9 +83,11 @@ struct Log2 {
 LOSSK_TEST(log2_approx) {
   std::vector<Point> points{{0, -kInfinity}, {-0.f, -kInfinity}, {kSubnormal, -kInfinity}, {-kSubnormal, -kInfinity},
                             {-1, kNan},      {-kInfinity, kNan}, {kInfinity, kInfinity},   {kNan, kNan}};
-  for (int i = -126; i < 128; ++i) points.push_back({std::ldexp(1.f, i), static_cast<float>(i)});
   expect_points<Log2>(points);
   const auto log2 = [](double x) { return std::log2(x); };
+  std::vector<float> powers;
+  for (int i = -126; i < 128; ++i) powers.push_back(std::ldexp(1.f, i));
+  expect_near<Log2>(powers, 0x1p-22, 0, log2);  // not exact: of 2^-126 an H200 says -125.99999
   expect_near<Log2>(uniform(0.5f, 2), 0, 0x1p-22, log2);
   expect_near<Log2>(uniform(2, 1e6f), 0x1p-22, 0, log2);
   expect_near<Log2>(uniform(1e-30f, 0.4f), 0x1p-22, 0, log2);

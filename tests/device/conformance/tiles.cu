@@ -94,5 +94,27 @@ LOSSK_TEST(PersistentTiles) {
     }
 }
 
+// Every tile is done and counted once, whether the others can run at the same time or not.
+__global__ void take_tiles_together(TileOrder order, uint32_t* begun, uint32_t* times) {
+  constexpr int kParts = 3;
+  for (PersistentTiles tile(order); tile; ++tile) {
+    for (int part = 0; part < kParts - 1; ++part) tile.stay_together(begun, part, kParts);
+    tile.leave_out(begun, 1);
+    atomic_add(&times[(*tile).row * order.columns + (*tile).column], 1u);
+  }
+}
+LOSSK_TEST(stay_together) {
+  for (const TileOrder& o : orders())
+    for (const int blocks : {1, 3, 132}) {
+      const size_t count = in_order(o).size();
+      Buffer<uint32_t> begun(std::vector<uint32_t>{0}), times(std::vector<uint32_t>(count + 1, 0));
+      run(take_tiles_together, blocks_of(blocks, 1), o, begun.data(), times.data());
+      std::vector<uint32_t> want(count + 1, 1);
+      want.back() = 0;
+      expect_equal(times.values(), want);
+      expect(begun.values()[0] == 3 * count, "not every tile was counted");
+    }
+}
+
 }  // namespace
 }  // namespace lossk::test

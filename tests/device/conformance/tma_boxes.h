@@ -60,7 +60,7 @@ void for_each_element(const Padded<T>& tensor, const Case& c, F f) {
         f(place_under(c.swizzle, i * sizeof(T)) / sizeof(T), tensor.index(c.at[0] + x, c.at[1] + y, c.at[2] + z));
 }
 
-// Boxes inside, over each edge, over a corner, and outside, of all swizzles.
+// Boxes inside, over each edge, over a corner, and outside, of all swizzles; all begin at a multiple of 16 bytes.
 template <class T>
 std::vector<Case> cases(int rank, const Padded<T>& tensor) {
   std::vector<Case> all;
@@ -68,16 +68,18 @@ std::vector<Case> cases(int rank, const Padded<T>& tensor) {
     const int width = s == Swizzle::none ? 80 : kWidths[static_cast<int>(s)];
     const std::array<int, 3> box{width / static_cast<int>(sizeof(T)), rank == 3 ? 5 : 16, rank == 3 ? 3 : 1};
     const auto& size = tensor.size;
+    constexpr int kStep = 16 / sizeof(T);
+    const int end = size[0] / kStep * kStep;
     for (const std::array<int, 3> at : std::vector<std::array<int, 3>>{
-             {3, 2, 1},
-             {-5, 1, 0},
-             {1, -3, -1},
-             {size[0] - 7, 4, 0},
-             {2, size[1] - 2, size[2] - 1},
-             {-box[0] + 1, size[1] - 1, -2},
-             {size[0], 0, 0},
+             {kStep, 2, 1},
+             {-kStep, 1, 0},
+             {0, -3, -1},
+             {end - kStep, 4, 0},
+             {2 * kStep, size[1] - 2, size[2] - 1},
+             {-box[0] + kStep, size[1] - 1, -2},
+             {end + kStep, 0, 0},
              {0, -100, 1},
-             {random_integer(-9, size[0]), random_integer(-9, size[1]), random_integer(-2, size[2])}})
+             {random_integer(-2, end / kStep) * kStep, random_integer(-9, size[1]), random_integer(-2, size[2])}})
       all.push_back({rank, s, box, {at[0], at[1], rank == 3 ? at[2] : 0}});
   }
   return all;

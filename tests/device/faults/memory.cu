@@ -252,14 +252,14 @@ LOSSK_TEST(accumulators_read_early_are_nan) {
 
 // ---- TMA
 
-__global__ void load_box(const __grid_constant__ TensorMap map, int offset, int announced) {
+__global__ void load_box(const __grid_constant__ TensorMap map, int offset, int announced, int x) {
   LOSSK_SHARED(raw);
   auto* s = align_shared<1024>(raw, shared_address(raw));
   auto* b = reinterpret_cast<Mbarrier*>(s + 2048);
   mbarrier_init(b, 1);
   fence_mbarrier_init();
   mbarrier_arrive_expect(b, announced);
-  tma_load(s + offset, &map, b, 0, 0);
+  tma_load(s + offset, &map, b, x, 0);
   mbarrier_wait(b, 0);
 }
 LOSSK_TEST(tma_rules) {
@@ -268,10 +268,12 @@ LOSSK_TEST(tma_rules) {
   check(
       make_tensor_map(&map, {tensor.data(), Element::bf16, 2, {64, 8}, {1, 64}}, {64, 8}, Swizzle::bytes128),
       "make_tensor_map");
-  const auto load = [&](int offset, int announced) {
-    run(load_box, {1, 1, kShared + 1008, nullptr}, map, offset, announced);
+  const auto load = [&](int offset, int announced, int x = 0) {
+    run(load_box, {1, 1, kShared + 1008, nullptr}, map, offset, announced, x);
   };
   load(0, 1024);
+  load(0, 1024, -16);
+  expect_fault({"tma_load", "a box 6 bytes from", "not a multiple of 16"}, [&] { load(0, 1024, 3); });
   expect_fault({"tma_load", "is not aligned to 1024"}, [&] { load(128, 1024); });
   expect_fault({"are outside"}, [&] { load(4096, 1024); });
   expect_fault({"deadlock", "mbarrier_wait", "1024 bytes to come"}, [&] { load(0, 2048); });

@@ -1,0 +1,65 @@
+"""`python -m bench.gpu.profile [SHAPE [N]]`: where a head's time goes, kernel by kernel, of forward and backward.
+
+With one of CALLS as last argument that call alone, once: for ncu.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+
+import lossk
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from bench import problems
+from bench.shapes import SHAPES
+
+
+def calls(p: problems.Problem) -> dict[str, Callable[[], object]]:
+    n = len(p.target)
+    coef = torch.full((1, n), 1 / n, device=p.target.device)
+    head = (p.input.detach(), p.weight.detach(), None, None, p.target[:, None], None, None, 0.0, 0.0)
+    coefs = torch.cat([coef, torch.zeros_like(coef)])
+
+    def gradients(**options: object) -> object:
+        return torch.autograd.grad(lossk.linear_cross_entropy(*p[:3], **options), p[:2])
+
+    return {
+        "recompute": gradients,
+        "kept": lambda: torch.ops.lossk.cce_forward(*head, coefs, coef.T.contiguous(), [True, True, False, False]),
+        "live": lambda: gradients(tau=2.0**-8),
+    }
+
+
+def kernels_of(run: Callable[[], object], repeat: int = 3) -> None:
+    """Each kernel's number of launches, milliseconds, and what is between them, of one run."""
+    run()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as recorded:
+        for _ in range(repeat):
+            run()
+        torch.cuda.synchronize()
+    times, counts = defaultdict(float), defaultdict(int)
+    events = [e for e in recorded.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    for event in events:
+        times[event.name] += event.time_range.elapsed_us() / 1e3 / repeat
+        counts[event.name] += 1
+    whole = (max(e.time_range.end for e in events) - min(e.time_range.start for e in events)) / 1e3 / repeat
+    print(f"{whole:9.3f} ms in all, {sum(times.values()):.3f} in kernels, {len(events) // repeat} launches")
+    for name in sorted(times, key=times.get, reverse=True)[:12]:
+        print(f"{times[name]:9.3f} ms {counts[name] // repeat:5} x  {name[:150]}")
+
+
+def main(shape: str = "reference", n: str = "", only: str = "") -> None:
+    made = problems.make(SHAPES[shape]._replace(n=int(n or SHAPES[shape].n)), torch.bfloat16, "peaked", device="cuda")
+    for name, run in calls(made).items():
+        if name == only:
+            run()
+            torch.cuda.synchronize()
+        elif not only:
+            print(name)
+            kernels_of(run)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
