@@ -127,17 +127,57 @@ def group_table(case: dict) -> str:
 
 
 def gpu_section(path: Path) -> str:
-    """The rows of one family, a column for each of their keys."""
+    """The rows of one family: of contenders at several shapes a column for each, else a column for each key."""
     result = json.loads(path.read_text())
     machine, rows = result["machine"], result["rows"]
+    head = (
+        f"`{result['family']}`: {machine['gpu']}, driver {machine['driver']}, CUDA {machine['cuda']}, "
+        f"torch {machine['torch']}, {machine['date']}, {machine['commit'][:10]}."
+    )
+    if any("times_matmul" in row for row in rows):
+        return f"{head} Milliseconds, and in units of the matmul of the same rounds.\n\n{contender_table(rows)}"
     keys = list(dict.fromkeys(key for row in rows for key in row))
     lines = [
-        f"`{result['family']}`: {machine['gpu']}, driver {machine['driver']}, CUDA {machine['cuda']}, "
-        f"torch {machine['torch']}, {machine['date']}, {machine['commit'][:10]}.\n",
+        head + "\n",
         _row([key.replace("_", " ") for key in keys]),
         _row(["---" if isinstance(rows[0].get(key, 0), str) else "--:" for key in keys]),
     ]
     return "\n".join(lines + [_row([str(row.get(key, "")) for key in keys]) for row in rows])
+
+
+def contender_table(rows: list[dict]) -> str:
+    """A row per contender and a column per shape and inputs, each shape's memory, and below what was filtered away."""
+    place = lambda row: (row["shape"], row.get("inputs", ""))  # noqa: E731
+    places, names = (list(dict.fromkeys(map(key, rows))) for key in (place, lambda row: row["name"]))
+    at = {(row["name"], *place(row)): row for row in rows}
+    remembered = [
+        s for s in dict.fromkeys(s for s, _ in places) if any("peak_mib" in r for r in rows if r["shape"] == s)
+    ]
+
+    def cell(name: str, shape: str, inputs: str) -> str:
+        row = at.get((name, shape, inputs), {})
+        return f"{row['ms']:.1f} ({row['times_matmul']:.2f})" if "ms" in row else "–"
+
+    def peak(name: str, shape: str) -> str:
+        known = [row["peak_mib"] for row in rows if (row["name"], row["shape"]) == (name, shape) and "peak_mib" in row]
+        return f"{max(known):.0f}" if known else "–"
+
+    columns = ["ms (matmul times)", *(" ".join(filter(None, p)) for p in places), *(f"MiB, {s}" for s in remembered)]
+    lines = [_row(columns), _row(["---"] + ["--:"] * (len(columns) - 1))]
+    for name in names:
+        if any("ms" in row for row in rows if row["name"] == name):
+            cells = [*(cell(name, *p) for p in places), *(peak(name, s) for s in remembered)]
+            lines.append(_row([f"**{name}**" if name.startswith("lossk") else name, *cells]))
+    facts = [
+        f"- {row['name']}, {' '.join(filter(None, place(row)))}: {100 * row['live_share']:.1f} % of the columns "
+        f"visited (goal {row['goal_times_matmul']:.2f}); error of d input {100 * row['input_grad_error']:.2g} %, of d "
+        f"weight {100 * row['weight_grad_error']:.2g} %."
+        for row in rows
+        if "live_share" in row
+    ]
+    failed = {row["name"]: row["failed"] for row in rows if "failed" in row}
+    facts += [f"- Not measured here: {name} ({reason})." for name, reason in failed.items()]
+    return "\n".join(lines) + ("\n\n" + "\n".join(facts) if facts else "")
 
 
 def section(path: Path) -> str:

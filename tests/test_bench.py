@@ -150,12 +150,23 @@ def test_table_of_one_group_and_of_a_gpu(tmp_path):
         "h200/head": {
             "family": "head",
             "machine": gpu,
-            "rows": [{"name": "matmul", "ms": 1.5}, {"name": "forward", "ms": 1.6, "times_matmul": 1.07}],
+            "rows": [{"name": "matmul", "ms": 1.5}, {"name": "copy", "ms": 1.6, "tb_per_s": 4.3}],
+        },
+        "h200/live": {
+            "family": "live",
+            "machine": gpu,
+            "rows": [
+                {"name": "matmul", "shape": "a", "ms": 2.0, "times_matmul": 1.0},
+                {"name": "lossk", "shape": "a", "ms": 3.0, "times_matmul": 1.5, "peak_mib": 99.6}
+                | {"live_share": 0.1, "goal_times_matmul": 1.48, "input_grad_error": 0.01, "weight_grad_error": 0.002},
+                {"name": "peer", "shape": "a", "failed": "ImportError: none"},
+                {"name": "matmul", "shape": "b", "ms": 4.0, "times_matmul": 1.0},
+            ],
         },
     }
     for name, result in results.items():
         path = tmp_path / "results" / f"{name}.json"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result))
     readme = tmp_path / "README.md"
     readme.write_text("".join(f"<!-- bench:{f}:begin -->\n<!-- bench:{f}:end -->\n" for f in ("harmonic", "gpu")))
@@ -164,7 +175,16 @@ def test_table_of_one_group_and_of_a_gpu(tmp_path):
     assert "| N=1024 D=512 V=16384, fp32 | time | over cross-entropy | MiB |" in text
     assert "| **lossk cosine** | 1.20 s | 1.05 | 150 |\n| torch.cdist | 90 ms |  | 1300 |\n\n- share: 0.6" in text
     assert "`head`: GPU, driver 1.2, CUDA 13.0, torch 2.11, today, aaaaaaaaaa." in text
-    assert "| name | ms | times matmul |\n| --- | --: | --: |\n| matmul | 1.5 |  |\n| forward | 1.6 | 1.07 |" in text
+    assert "| name | ms | tb per s |\n| --- | --: | --: |\n| matmul | 1.5 |  |\n| copy | 1.6 | 4.3 |" in text
+    assert (
+        "| ms (matmul times) | a | b | MiB, a |\n| --- | --: | --: | --: |\n| matmul | 2.0 (1.00) | 4.0 (1.00) | – |"
+        in text
+    )
+    assert (
+        "| **lossk** | 3.0 (1.50) | – | 100 |\n\n- lossk, a: 10.0 % of the columns visited (goal 1.48); error of"
+        in text
+    )
+    assert "- Not measured here: peer (ImportError: none)." in text
 
 
 def test_the_readme_has_the_committed_results():

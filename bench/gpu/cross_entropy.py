@@ -25,7 +25,7 @@ HEADS = (
     "phi-3.5-mini", "mistral-nemo", "qwen2.5-7b", "gemma-3-27b",
 )  # fmt: skip
 ROWS = (2048, 8192, 16384)
-CASE_SECONDS = 75  # of the slowest, where peers compile
+CASE_SECONDS = 60  # of the slowest, where peers compile
 ROUNDS, WARM_UP = 5, 0.1
 WRONG = 0.02  # of an exact gradient's norm: bfloat16 alone makes a quarter of that
 

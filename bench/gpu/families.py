@@ -5,7 +5,7 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,8 @@ def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
 
 
 @family
-def head(clock: Clock) -> list[Row]:
+def head(clock: Clock) -> Iterator[Row]:
     """cuda/head: statistics of a head's logits, their gradients, and cross-entropy with both; no logits stored."""
     shapes = {"dry": DRY_HEAD} if clock.dry else {name: SHAPES[name] for name in HEADS}
-    return [row for name, shape in shapes.items() for row in head_rows(clock, name, shape)]
+    for name, shape in shapes.items():
+        yield from head_rows(clock, name, shape)

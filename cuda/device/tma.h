@@ -3,8 +3,11 @@
 // Coordinates are (inner, outer): x runs along the contiguous dimension. What lies outside the tensor is read as zeros
 // and not written. A load counts its whole box against the mbarrier, also where it is outside. Shared addresses are
 // aligned to 128 bytes, to 1024 / 512 / 256 under the 128 / 64 / 32 byte swizzle; plain bulk copies to 16, in sizes
-// of 16. Trap: a box, too, begins at a multiple of 16 bytes, x times the element's size: elsewhere an H200 says illegal
-// instruction.
+// of 16.
+//
+// Traps, as an H200 has them. A box, too, begins at a multiple of 16 bytes, x times the element's size, and what is
+// stored not before the tensor: else it is an illegal instruction. Stores write 16 bytes at a time, and with them what
+// lies between the end of a row and the next multiple of 16.
 #pragma once
 #include "device/barrier.h"
 

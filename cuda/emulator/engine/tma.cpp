@@ -172,6 +172,8 @@ void tma_store(const TensorMap* map, uint32_t from, int rank, int x, int y, int 
   Thread& t = LOSSK_ENTER(what == Store::copy ? "tma_store" : "tma_reduce_add");
   check_tensor(*map, rank, t.call);
   check_place(*map, x, t.call);
+  if (x < 0 || y < 0 || z < 0) fail(t.call, text("a store to (%d, %d, %d), before the tensor's begin", x, y, z));
+  if (map->size[0] * element_bytes(map->element) % 16) fail(t.call, "a store to rows that end inside of 16 bytes");
   shared(*t.block, from, box_bytes(*map), box_alignment(*map), t.call);
   issue(
       t, BulkStore{

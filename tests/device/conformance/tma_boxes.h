@@ -1,5 +1,6 @@
 // Tensors, boxes of them, and where a box's elements belong: what the TMA tests are made of.
 #pragma once
+#include <algorithm>
 #include <array>
 
 #include "device/conformance/helpers.h"

@@ -279,5 +279,26 @@ LOSSK_TEST(tma_rules) {
   expect_fault({"deadlock", "mbarrier_wait", "1024 bytes to come"}, [&] { load(0, 2048); });
 }
 
+__global__ void store_box(const __grid_constant__ TensorMap map, int x, int y) {
+  LOSSK_SHARED(raw);
+  tma_store(&map, align_shared<1024>(raw, shared_address(raw)), x, y);
+  bulk_commit();
+  bulk_wait<0>();
+}
+LOSSK_TEST(tma_store_rules) {
+  Buffer<Bf16> tensor(size_t(64 * 8));
+  const auto store = [&](int width, int x, int y) {
+    TensorMap map;
+    check(
+        make_tensor_map(&map, {tensor.data(), Element::bf16, 2, {width, 8}, {1, 64}}, {64, 8}, Swizzle::bytes128),
+        "make_tensor_map");
+    run(store_box, {1, 1, kShared + 1008, nullptr}, map, x, y);
+  };
+  store(64, 0, 0), store(56, 8, 7);
+  expect_fault({"tma_store", "to (-8, 0, 0), before the tensor"}, [&] { store(64, -8, 0); });
+  expect_fault({"tma_store", "to (0, -1, 0), before the tensor"}, [&] { store(64, 0, -1); });
+  expect_fault({"tma_store", "end inside of 16 bytes"}, [&] { store(60, 0, 0); });
+}
+
 }  // namespace
 }  // namespace lossk::test
