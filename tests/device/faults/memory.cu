@@ -281,7 +281,10 @@ LOSSK_TEST(tma_rules) {
 
 __global__ void store_box(const __grid_constant__ TensorMap map, int x, int y) {
   LOSSK_SHARED(raw);
-  tma_store(&map, align_shared<1024>(raw, shared_address(raw)), x, y);
+  auto* box = reinterpret_cast<uint32_t*>(align_shared<1024>(raw, shared_address(raw)));
+  for (int i = 0; i < 256; ++i) box[i] = 0;
+  fence_proxy_async();
+  tma_store(&map, box, x, y);
   bulk_commit();
   bulk_wait<0>();
 }
