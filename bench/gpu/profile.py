@@ -1,6 +1,6 @@
-"""`python -m bench.gpu.profile [SHAPE [N]]`: where a head's time goes, kernel by kernel, of forward and backward.
+"""`python -m bench.gpu.profile [SHAPE [N [CALL]]]`: where a head's time goes, kernel by kernel, of forward and backward.
 
-With one of CALLS as last argument that call alone, once: for ncu.
+With a call, recompute, kept or live, that one alone, once and not profiled: for ncu.
 """
 
 import sys

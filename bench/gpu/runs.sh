@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Everything that a GPU is to say, in four runs of ten minutes, on a machine without a network that forgets.
 #
-#   runs.sh pack       before, where there is a network, half an hour: build/carry/check.txz and peers.txz, to take along
-#   runs.sh check      device tests, pytest, compute-sanitizer, wants check.txz
-#   runs.sh ops        each op beside its peers, and cross-entropy of the first heads; wants peers.txz
+#   runs.sh pack       before, where there is a network, ten minutes and more: build/carry, of which all runs want cuda.txz
+#   runs.sh check      device tests, pytest, compute-sanitizer; wants tests.txz
+#   runs.sh ops        each op beside its peers, and cross-entropy of the first heads; wants peers.txz, as does heads
 #   runs.sh heads      distances, then cross-entropy goes on where it ended
 #   runs.sh training   a model of 100 M parameters with both heads
-#   runs.sh profile    what a profiler says of the products of a head, a minute; after check, on the same machine
+#   runs.sh profile    the time of each kernel of a head, and what ncu says of its products, two minutes
 #
 # TIME: seconds that check and ops may take, where ten minutes are too many. What it has goes to $OUT after each part, as
 # archives of bench/results and logs: unpack them in the project's folder.
@@ -25,38 +25,52 @@ pack() {
   pip wheel . --no-build-isolation --no-deps --no-index -w build/pack \
     -Cbuild-dir="$PWD/build/pack/package" -Ccmake.define.LOSSK_CUDA=ON -Ccmake.define.LOSSK_SM=90
   unzip -o -j build/pack/lossk-*.whl lossk/_cuda.so -d $device
-  tar cJf build/carry/check.txz -C $device conformance kernels _cuda.so commit
+  tar cJf build/carry/tests.txz -C $device conformance kernels
+  tar cJf build/carry/cuda.txz -C $device _cuda.so commit
+  [ -d build/peers ] || python3 -m bench.gpu peers
   python3 -c "from bench.gpu.peers import *; join(WHEELS, ROOT / 'build/pack/wheels')"
   for wheel in build/pack/wheels/*.whl; do unzip -qo "$wheel" -d build/pack/peers; done
   tar c -C build/pack peers | xz --x86 --lzma2=preset=9e,dict=192MiB > build/carry/peers.txz
   ls -l build/carry
 }
 
-# The package's CPU part is built there, for its Python; the GPU part was built here, against another torch.
-check() {
-  python3 -m tarfile -e build/carry/check.txz $device && chmod +x $device/*
+unpack() {
+  python3 -m tarfile -e "build/carry/$1.txz" "$2"
+}
+
+# Its CPU part is built there, for its Python; the GPU part was built here, against another torch.
+package() {
+  export PYTHONPATH=$site
+  [ -d "$site/lossk" ] && return
+  unpack cuda $device
   cp $device/commit build/gpu/
-  nvidia-smi -L
   timeout 170 python3 -m pip install --verbose --no-build-isolation --no-deps --no-index --no-compile --upgrade \
-    --target "$site" -Cbuild-dir="$PWD/build/gpu/package" -Ccmake.define.LOSSK_CUDA=OFF . > $logs/build.log 2>&1 &
-  local package=$!
-  programs 100 "" || { # which path it is
-    for path in wgmma_alone mma_sync; do programs 60 -$path LOSSK_KERNELS=$path; done
-    grep -L " failed" $logs/{conformance,kernels}.log | grep . && save check && exit # it hangs: so would the rest
-  }
-  wait $package
+    --target "$site" -Cbuild-dir="$PWD/build/gpu/package" -Ccmake.define.LOSSK_CUDA=OFF . > $logs/build.log 2>&1
   echo "package: $? at $SECONDS s"
   cp $device/_cuda.so "$site/lossk/"
-  export PYTHONPATH=$site
   python3 -c "import lossk; print(lossk.build_info())"
+}
+
+check() {
+  nvidia-smi -L
+  unpack tests $device && chmod +x $device/*
+  package &
+  local package=$!
+  programs 100 "" || if grep -L " failed" $logs/{conformance,kernels}.log | grep .; then # hangs: by which path?
+    for path in wgmma_alone mma_sync; do programs 60 -$path LOSSK_KERNELS=$path; done
+    save check
+    exit
+  fi
+  wait $package
+  package
   local left=$((${TIME:-580} - SECONDS))
   timeout -k 5 $left python3 -m pytest -m "not slow" --device=cuda -q -n 12 --ignore=tests/test_build.py \
     > $logs/pytest.log 2>&1 &
   for tool in memcheck initcheck synccheck; do
     for program in conformance kernels; do sanitize $left $tool $program; done
   done
-  # It does not see that an mbarrier orders a plain bulk copy before the loads that follow.
-  sanitize $left racecheck conformance --except Ring --except fence_mbarrier_init --except bulk_load
+  # It sees neither that an mbarrier orders a plain bulk copy before the loads that follow, nor what barrier.arrive says.
+  sanitize $left racecheck conformance --except Ring --except fence_mbarrier_init --except bulk_load --except barrier_arrive
   for share in 0 1 2 3 4 5; do sanitize $left racecheck kernels --share $share/6; done
   wait
   tail -n 3 $logs/*.log | cut -c1-200
@@ -88,9 +102,10 @@ sanitize() {
 
 profile() {
   local report=$logs/profile
-  export PYTHONPATH=$site
+  package
+  timeout 60 python3 -m bench.gpu.profile > $report-kernels.txt 2>&1
   timeout -k 5 100 ncu --clock-control none --set full --import-source no -k regex:product -c 5 -o $report -f \
-    python3 -m bench.gpu.profile > $logs/ncu.log 2>&1
+    python3 -m bench.gpu.profile reference "" recompute > $logs/ncu.log 2>&1
   ncu --import $report.ncu-rep --page details > $report.txt
   save profile
 }
@@ -111,7 +126,6 @@ bench() {
 }
 
 ops() {
-  [ -d build/gpu/peers ] || python3 -m tarfile -e build/carry/peers.txz build/gpu
   bench 250 ops --only ceilings --only head --only live --only distillation
   local left=$((${TIME:-530} - SECONDS))
   bench $left heads-8192 --only cross_entropy_8192 --minutes $(((left - 50) / 60))
@@ -131,6 +145,8 @@ training() {
 case ${1:-} in
   pack | check | profile) "$1" ;;
   ops | heads | training)
+    [ -d build/gpu/peers ] || [ "$1" = training ] || unpack peers build/gpu
+    package
     cp -r $keep/. bench/results/
     "$1"
     tail -n 60 $logs/*.log | cut -c1-160
