@@ -1,4 +1,4 @@
-"""`python -m bench.gpu.profile [SHAPE [N [CALL]]]`: where a head's time goes, kernel by kernel, of forward and backward.
+"""`python -m bench.gpu.profile [SHAPE [N [CALL]]]`: where the time of a head's forward and backward goes, by kernel.
 
 With a call, recompute, kept or live, that one alone, once and not profiled: for ncu.
 """
