@@ -154,6 +154,17 @@ def test_far_apart(spread, kind, device):
     assert relative_error(results["loss"].double(), right["loss"]) < 1e-4
 
 
+@each_kind
+def test_probabilities_among_the_subnormals(kind, device):
+    """Down to the least float beside one that is 0, on either side: their mixture may be 0 where neither is."""
+    gaps = torch.linspace(-104, -86, 300, device=device)[:, None]
+    weight = torch.tensor([[1.0], [0.0]], device=device)
+    for input, taught in ((gaps, torch.full_like(gaps, -200)), (torch.full_like(gaps, -200), gaps)):
+        loss = linear_divergence(input.requires_grad_(), weight, taught, weight, kind=kind, reduction="none")
+        (grad,) = torch.autograd.grad(loss.sum(), input)
+        assert loss.isfinite().all() and grad.isfinite().all()
+
+
 @pytest.mark.parametrize("beta", [1e-6, 1e-3, 0.02, 0.98, 1 - 1e-3])
 @pytest.mark.parametrize("spread", [2.0, 16.0])
 def test_alpha_near_its_ends(spread, beta, device):
