@@ -39,7 +39,7 @@ class Kernel(NamedTuple):
 STATS_MMA = Kernel("head/stats/stats.cu", ("stats_mma_bank_conflicts", "stats_mma_edges", "stats_mma_bf16"))
 STATS_FLOAT = Kernel("head/stats/stats.cu", ("stats_mma_fp32",))
 STATS_WGMMA = Kernel(
-    "head/stats/stats_sm90.cu", ("stats_wgmma_edges", "stats_wgmma_turns", "stats_wgmma_pairs", "stats_wgmma_bf16")
+    "head/stats/stats_sm90.cu", ("stats_wgmma_edges", "stats_wgmma_long", "stats_wgmma_pairs", "stats_wgmma_bf16")
 )
 GRADIENT_MMA = Kernel(
     "head/gradient/gradient.cu", ("gradient_mma_bank_conflicts", "gradient_mma_edges", "gradient_mma_bf16")
@@ -47,7 +47,7 @@ GRADIENT_MMA = Kernel(
 GRADIENT_WGMMA = Kernel("head/gradient/gradient_sm90.cu", ("gradient_wgmma_edges", "gradient_wgmma_bf16"))
 ROWS = Kernel("head/rows/rows.cu", ("stats_wgmma_edges", "stats_wgmma_bf16", "gradient_wgmma_fp16"))
 SKETCH_MMA = Kernel("head/stats/sketch.cu", ("live_mma_bf16",))
-SKETCH_WGMMA = Kernel("head/stats/sketch_sm90.cu", ("live_wgmma_turns", "live_wgmma_pairs", "live_wgmma_bf16"))
+SKETCH_WGMMA = Kernel("head/stats/sketch_sm90.cu", ("live_wgmma_long", "live_wgmma_pairs", "live_wgmma_bf16"))
 LIVE_MMA = Kernel("head/live/dlogits.cu", ("live_mma_bf16",))
 LIVE_STORE = Kernel("head/gradient/gradient_sm90.cu", ("live_wgmma_bf16",))
 LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))

@@ -547,7 +547,7 @@ LOSSK_TEST(harmonic_live_mma_fp32) { check_distances<float>(head::kMmaSync); }
 LOSSK_TEST(live_mma_same_bits) { check_same_bits<Bf16>(head::kMmaSync); }
 
 #if LOSSK_TEST_SM90
-LOSSK_TEST(live_wgmma_turns) { check_tame<Bf16>(head::kWgmma, {70, 1100, 392}, kPlain, false); }
+LOSSK_TEST(live_wgmma_long) { check_tame<Bf16>(head::kWgmma, {70, 1100, 392}, kPlain, false); }
 LOSSK_TEST(live_wgmma_pairs) { check_tame<Bf16>(head::kWgmma, {300, 260, 72}, kPlain, false); }
 LOSSK_TEST(harmonic_live_wgmma_bf16) { check_distances<Bf16>(head::kWgmma); }
 LOSSK_TEST(harmonic_live_wgmma_fp16) { check_distances<Fp16>(head::kWgmma); }

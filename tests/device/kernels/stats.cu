@@ -208,7 +208,7 @@ LOSSK_TEST(stats_mma_bank_conflicts) {
 
 #if LOSSK_TEST_SM90
 // Several tiles a block, of more steps than there are stages.
-LOSSK_TEST(stats_wgmma_turns) {
+LOSSK_TEST(stats_wgmma_long) {
   check_stats<Bf16>(head::kWgmma, {70, 1100, 392}, kPlain, false);
   check_stats<Bf16>(head::kWgmma, {70, 1100, 392}, kPlain, true);
 }
