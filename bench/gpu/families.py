@@ -146,6 +146,14 @@ def by_path(path: str, run: Callable[[], object]) -> Callable[[], object]:
     return chosen
 
 
+def kept_gradients(input: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> Callable[[], object]:
+    """The mean's cross-entropy with both gradients made in the forward, for a clock or a profiler to run."""
+    coef = torch.full((1, len(target)), 1 / len(target), device=target.device)
+    head = (input, weight, None, None, target[:, None], None, None, 0.0, 0.0)
+    last = (torch.cat([coef, torch.zeros_like(coef)]), coef.T.contiguous(), [True, True, False, False])
+    return lambda: torch.ops.lossk.cce_forward(*head, *last)
+
+
 def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
     """Each op beside the matmul that the logits take, in the same rounds: so many products it takes at best."""
     import lossk
@@ -162,8 +170,7 @@ def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
     last = (found[:2], None, coef, coef.T.contiguous(), [True, True, False, False], False)
     leaves = input.clone().requires_grad_(), weight.clone().requires_grad_()
     loss = lambda: torch.autograd.grad(lossk.linear_cross_entropy(*leaves, target), leaves)  # noqa: E731
-    loss_coef = torch.cat([coef, torch.zeros_like(coef)])
-    kept = lambda: torch.ops.lossk.cce_forward(*head, *plain, loss_coef, coef.T.contiguous(), last[-2])  # noqa: E731
+    kept = kept_gradients(input, weight, target)
     runs = {"matmul": (1, lambda: torch.mm(input, weight.T, out=logits))}
     alone = ["wgmma_alone"] if "wgmma" in paths(clock) else []  # what clusters are worth
     for path in paths(clock) + alone:

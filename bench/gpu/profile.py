@@ -12,21 +12,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import problems
+from bench.gpu.families import kept_gradients
 from bench.shapes import SHAPES
 
 
 def calls(p: problems.Problem) -> dict[str, Callable[[], object]]:
-    n = len(p.target)
-    coef = torch.full((1, n), 1 / n, device=p.target.device)
-    head = (p.input.detach(), p.weight.detach(), None, None, p.target[:, None], None, None, 0.0, 0.0)
-    coefs = torch.cat([coef, torch.zeros_like(coef)])
-
     def gradients(**options: object) -> object:
         return torch.autograd.grad(lossk.linear_cross_entropy(*p[:3], **options), p[:2])
 
     return {
         "recompute": gradients,
-        "kept": lambda: torch.ops.lossk.cce_forward(*head, coefs, coef.T.contiguous(), [True, True, False, False]),
+        "kept": kept_gradients(p.input.detach(), p.weight.detach(), p.target),
         "live": lambda: gradients(tau=2.0**-8),
     }
 

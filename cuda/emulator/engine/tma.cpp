@@ -126,13 +126,11 @@ void issue(Thread& t, BulkStore store) {
   if (now()) write(t, s);
 }
 
-}  // namespace
-
-namespace {
 void check_place(const TensorMap& m, int x, const Call& call) {
   const int bytes = x * element_bytes(m.element);
   if (bytes % 16) fail(call, text("a box %d bytes from the tensor's begin: not a multiple of 16", bytes));
 }
+
 }  // namespace
 
 void prefetch_map(const TensorMap* map) { check_tensor(*map, map->rank, LOSSK_ENTER("tma_prefetch").call); }
