@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from lossk import linear_cross_entropy, reference
+from lossk import _head_ops, linear_cross_entropy, reference
 from problem import (
     EXTREME_FLOOR,
     FLOAT32_AND_HALVES,
@@ -51,6 +51,21 @@ def test_shapes(rows, vocab, dim, reduction, dtype, device):
 @each_option
 def test_options(option, reduction, dtype, device):
     check(random_problem(50, 203, 40, dtype, device=device, reduction=reduction, **OPTIONS[option]))
+
+
+@each_dtype(only=FLOAT32_AND_HALVES)
+@each_reduction
+@pytest.mark.parametrize("option", ["plain", "everything_hard"])
+def test_a_vocabulary_so_long_that_a_gpu_cuts_it_for_the_gradient_of_input(option, reduction, dtype, device):
+    check(random_problem(30, 4099, 40, dtype, device=device, reduction=reduction, **OPTIONS[option]))
+
+
+@each_dtype(only=FLOAT32_AND_HALVES)
+@pytest.mark.parametrize("vocab", [203, 4099])
+@pytest.mark.parametrize("option", ["plain", "everything_hard", "everything_soft"])
+def test_gradients_made_in_the_forward(option, vocab, dtype, device, monkeypatch):
+    monkeypatch.setattr(_head_ops, "keeps_logits", lambda input: True)
+    check(random_problem(150, vocab, 40, dtype, device=device, reduction="mean", **OPTIONS[option]))
 
 
 @each_dtype()

@@ -79,6 +79,12 @@ def test_more_than_one_slice_of_columns_and_piece_of_their_sum(dtype, device):
     check(p)
 
 
+@each_dtype(only=FLOAT32_AND_HALVES)
+@pytest.mark.parametrize("option", ["plain", "everything_dense"])
+def test_a_vocabulary_so_long_that_a_gpu_cuts_it_for_the_fill(option, dtype, device):
+    check(random_problem(140, 4099, 40, dtype, device=device, tau=0.05, **LIVE_OPTIONS[option]))
+
+
 @each_reduction
 @pytest.mark.parametrize("frozen", ["input", "linear_weight", "linear_bias", "token_weight", "scale", "soft_weights"])
 def test_frozen_tensors(frozen, reduction, device):

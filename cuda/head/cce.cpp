@@ -62,6 +62,7 @@ void loss_and_gradient(
   Tensor unit = x.scratch({by_units ? most + 1 : 0}, ScalarType::Float);
   Tensor times = x.scratch({by_units ? most : 0}, ScalarType::Float);
   const float* by = by_units ? data<float>(unit) : nullptr;
+  const Slices input_slices(x, wanted.input ? most : 0, x.d, x.v);
   if (c.full) x.run(sum_aux({x.head.aux, x.v, data<double>(s.aux_sum)}, x.device.stream));
   const Matrix weight = x.weight(0, x.v);
   for (int first = 0; first < x.n; first += most) {
@@ -127,7 +128,12 @@ void loss_and_gradient(
     if (wanted.input)
       x.run(x.path.store(
           {.product =
-               {{out.data_ptr(), rows, stride, 0}, {weight.data, x.d, weight.stride, 0}, x.v, kSpan, head.rows_there},
+               {.a = {out.data_ptr(), rows, stride, 0},
+                .b = {weight.data, x.d, weight.stride, 0},
+                .depth = x.v,
+                .span = kSpan,
+                .rows_there = head.rows_there,
+                .slices = input_slices.count},
            .out = data<float>(grads.input) + (ids ? 0 : int64_t{first} * x.d),
            .wide = true,
            .ids = ids,
@@ -137,7 +143,8 @@ void loss_and_gradient(
            .rows = rows,
            .columns = x.d,
            .first = true,
-           .last = true},
+           .last = true,
+           .slices = input_slices.sums()},
           x.type, Along::depth, Along::rows, x.device.stream));
   }
 }

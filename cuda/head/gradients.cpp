@@ -41,6 +41,7 @@ FromDlogits::FromDlogits(Operands& x, const Wanted& wanted, const Gradients& gra
       of_rows_(x.zeros({own_rows_ ? x.n : 0}, ScalarType::Float)),
       of_columns_(x.zeros({own_columns_ ? x.v : 0}, ScalarType::Float)),
       weight_sum_(x.scratch({own_columns_ ? std::min(most, x.v) : 0, x.d}, ScalarType::Float)),
+      input_slices_(x, wanted.input ? x.n : 0, x.d, std::min(most, x.v)),
       unit_(x.type == Element::fp16 ? data<float>(unit_tensor_) : nullptr),
       row_sums_(wanted.scale || own_rows_ ? data<float>(row_sums_tensor_) : nullptr) {
   // A distance needs the rows to the end.
@@ -126,11 +127,12 @@ void FromDlogits::add_input(int first, const Matrix& weight) {
   if (last && x_.head.ids) torch::stable::zero_(whole);
   x_.run(x_.path.store(
       {.product =
-           {{dlogits(), x_.n, stride, plane()},
-            {weight.data, x_.d, weight.stride, weight.plane},
-            weight.rows,
-            kSpan,
-            x_.head.rows_there},
+           {.a = {dlogits(), x_.n, stride, plane()},
+            .b = {weight.data, x_.d, weight.stride, weight.plane},
+            .depth = weight.rows,
+            .span = kSpan,
+            .rows_there = x_.head.rows_there,
+            .slices = input_slices_.count},
        .out = grads_.input.data_ptr(),
        .wide = grads_.input.scalar_type() == ScalarType::Float,
        .sum = data<float>(sum_),
@@ -141,7 +143,8 @@ void FromDlogits::add_input(int first, const Matrix& weight) {
        .rows = x_.n,
        .columns = x_.d,
        .first = first == 0,
-       .last = last && !own_rows_},
+       .last = last && !own_rows_,
+       .slices = input_slices_.sums()},
       x_.type, Along::depth, Along::rows, x_.device.stream));
 }
 

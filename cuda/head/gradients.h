@@ -2,6 +2,7 @@
 // dlogits become.
 #pragma once
 #include "head/operands.h"
+#include "head/product/slices.h"
 
 namespace lossk::head {
 
@@ -37,6 +38,20 @@ inline int columns_at_a_time(const Operands& x, int64_t bytes = kWorkspaceBytes)
   return static_cast<int>(std::clamp<int64_t>(fit, kSpan, x.most_columns(kSpan)));
 }
 
+// The depth of a product into `columns` columns in slices (product/slices.h), and where they lie.
+class Slices {
+ public:
+  Slices(const Operands& x, int rows, int columns, int depth)
+      : count(slices_of(rows, columns, depth, x.planes())),
+        tensor_(x.scratch({count > 1 ? count : 0, rows, columns}, ScalarType::Float)) {}
+  float* sums() const { return count > 1 ? data<float>(tensor_) : nullptr; }
+
+  const int count;
+
+ private:
+  const Tensor tensor_;
+};
+
 // All gradients of a head from its dlogits, which the caller writes, a part of the vocabulary at a time. The head has
 // rows and columns.
 class FromDlogits {
@@ -68,6 +83,7 @@ class FromDlogits {
   const bool own_rows_, own_columns_;  // a distance's sums of dlogits, where wanted
   const Tensor out_, sum_, row_sums_tensor_, unit_tensor_, times_;
   const Tensor of_rows_, of_columns_, weight_sum_;
+  const Slices input_slices_;
   const float* const unit_;
   float* const row_sums_;
   Matrix input_by_columns_;

@@ -219,6 +219,7 @@ class LiveBackward {
     const int stride = std::min(most, round_up(x_.v, 8));
     Tensor q = x_.scratch({x_.planes(), terms_, stride}, type);
     const int64_t q_plane = int64_t{terms_} * stride;
+    const Slices slices(x_, terms_, x_.d, std::min(most, x_.v));
     for (int first = 0; first < x_.v; first += most) {
       const int count = std::min(most, x_.v - first);
       if (terms_ > 0)
@@ -227,17 +228,19 @@ class LiveBackward {
         const Matrix weight = x_.weight(first, count);
         x_.run(x_.path.store(
             {.product =
-                 {{q.data_ptr(), terms_, stride, q_plane},
-                  {weight.data, x_.d, weight.stride, weight.plane},
-                  count,
-                  kSpan},
+                 {.a = {q.data_ptr(), terms_, stride, q_plane},
+                  .b = {weight.data, x_.d, weight.stride, weight.plane},
+                  .depth = count,
+                  .span = kSpan,
+                  .slices = slices.count},
              .out = data<float>(mixed_),
              .wide = true,
              .sum = data<float>(mixed_),
              .rows = terms_,
              .columns = x_.d,
              .first = first == 0,
-             .last = false},
+             .last = false,
+             .slices = slices.sums()},
             x_.type, Along::depth, Along::rows, x_.device.stream));
       }
       if (wanted_.weight) {

@@ -87,6 +87,7 @@ _TOTALS = "head/product/totals.cuh"
 _STATS, _MERGE, _LOGITS = "head/stats/stats.cuh", "head/stats/merge.cuh", "head/logits.cuh"
 _STORE, _DLOGITS, _SUMS = (f"head/gradient/{name}.cuh" for name in ("store", "dlogits", "sums"))
 _PARTS = "head/stats/parts.cuh"
+_SLICES, _JOIN = "head/product/slices.h", "head/gradient/slices.cuh"
 _SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", "head/head.h"
 _LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns", "fill"))
 _KEEP, _KEPT = "head/kept/keep.cuh", "head/kept/dlogits.cuh"
@@ -203,6 +204,14 @@ MUTANTS = [
     Mutant("wrong value", GRADIENT_MMA, _STORE, "if (!p_.first)", "if (true)"),
     Mutant("overrun", GRADIENT_MMA, _STORE, "if (c < columns) before[k] = ", "before[k] = "),
     Mutant("wrong value", GRADIENT_WGMMA, _STORE, "c = (first / 2 + k) * 8", "c = k * 8"),
+    Mutant("two owners", GRADIENT_MMA, _STORE, "slice_ = int64_t{slice} *", "slice_ = int64_t{slice & 1} *"),
+    Mutant("wrong value", GRADIENT_MMA, _SLICES, "first * kDepth < depth ? first * kDepth : depth,", "0,"),
+    Mutant("off-by-one tail", GRADIENT_WGMMA, _SLICES, "last * kDepth < depth ? last * kDepth : depth}", "depth}"),
+    Mutant("wrong tile", GRADIENT_WGMMA, _SLICES, "return {column - slice * spans, slice,", "return {0, slice,"),
+    Mutant("wrong value", GRADIENT_MMA, _MMA, "depth = depths.begin;", "depth = 0;"),
+    Mutant("missing reduction", GRADIENT_MMA, _JOIN, "slice < p.product.slices;", "slice < p.product.slices - 1;"),
+    Mutant("overrun", GRADIENT_MMA, _JOIN, "column + c < p.columns) z", "true) z"),
+    Mutant("overrun", GRADIENT_MMA, _JOIN, "row < rows && slice", "slice"),
     Mutant("wrong value", STATS_FLOAT, _TOTALS, "float& sum : sums_) sum = 0;", "float& sum : sums_) sum += 0;"),
     Mutant("wrong value", STATS_FLOAT, _TOTALS, "sums_[i] += d(i), d(i) = 0;", "sums_[i] += d(i);"),
     Mutant("missing barrier", GRADIENT_MMA, _SUMS, "  sync_block();\n", ""),

@@ -14,7 +14,7 @@ class DlogitsEpilogue {
 
  public:
   using Params = DlogitsParams;
-  static constexpr bool kManyRegisters = options || std::is_same_v<T, float>, kSumsColumns = false;
+  static constexpr bool kManyRegisters = options || std::is_same_v<T, float>, kSumsColumns = false, kSliced = false;
   LOSSK_DEVICE explicit DlogitsEpilogue(const Params& p) : p_(p), rows_(p.head) {}
 
   LOSSK_DEVICE void begin(int slot, int row) {

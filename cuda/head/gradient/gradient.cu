@@ -1,4 +1,5 @@
 #include "head/gradient/gradient.h"
+#include "head/gradient/slices.cuh"
 #include "head/gradient/sums.cuh"
 #include "head/product/launch_mma.h"
 
@@ -10,6 +11,16 @@ cudaError_t dlogits(const DlogitsParams& p, Element type, bool full, cudaStream_
 
 cudaError_t store(const StoreParams& p, Element type, Along a, Along b, cudaStream_t stream) {
   return store_by<MmaSync>(p, type, a, b, stream);
+}
+
+cudaError_t join_slices(const StoreParams& p, Element type, cudaStream_t stream) {
+  if (p.rows == 0 || p.columns == 0) return cudaSuccess;
+  const int across = ceil_div(p.columns, kJoinColumns);
+  if (across > 65535) return cudaErrorInvalidValue;
+  const dim3 grid(ceil_div(p.rows, kJoinRows), across);
+  return for_type(type, [&](auto element) {
+    return launch(join_slices_of<decltype(element)>, {grid, kJoinThreads, 0, stream}, p);
+  });
 }
 
 cudaError_t find_units(const UnitParams& p, cudaStream_t stream) {

@@ -57,7 +57,21 @@ template <class Path, class T>
 template <class Path>
 [[nodiscard]] cudaError_t store_by(const StoreParams& p, Element type, Along a, Along b, cudaStream_t stream) {
   if (!aligned(p.out) || !aligned(p.sum)) return cudaErrorInvalidValue;
-  return for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(p, a, b, stream); });
+  if (p.product.slices == 1)
+    return for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(p, a, b, stream); });
+  if (!p.slices || !aligned(p.slices) || p.product.only_with_depth || p.product.columns_there.there)
+    return cudaErrorInvalidValue;
+  const StoreParams apart{
+      .product = p.product,
+      .sum = p.slices,
+      .count = p.count,
+      .rows = p.rows,
+      .columns = p.columns,
+      .first = true,
+      .last = false};
+  const auto error =
+      for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(apart, a, b, stream); });
+  return error != cudaSuccess ? error : join_slices(p, type, stream);
 }
 
 }  // namespace lossk::head

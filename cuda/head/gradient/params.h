@@ -42,6 +42,8 @@ struct StoreParams {
   int rows, columns;
   bool first, last;         // of the products that are summed: nothing is there yet; round the sum
   bool sum_by_ids = false;  // sum has its rows where out has
+  float* slices =
+      nullptr;  // [product.slices, rows, columns] of what each made; scratch, not looked at where there is one
 };
 
 // What float16 wants: a row's dlogits are multiplied by a unit of their own before they are rounded, after which
@@ -85,6 +87,7 @@ struct RowSumParams {  // to[ids[i]] += sum over parts / unit[i]
 // Both operands along rows, as d weight has them; a along depth and b along rows, as d input; both along depth, as
 // logits, whose row has an even number of columns, those beyond b's rows zeros.
 [[nodiscard]] cudaError_t store(const StoreParams& p, device::Element type, Along a, Along b, cudaStream_t stream);
+[[nodiscard]] cudaError_t join_slices(const StoreParams& p, device::Element type, cudaStream_t stream);
 [[nodiscard]] cudaError_t store_sm90(const StoreParams& p, device::Element type, Along a, Along b, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t find_units(const UnitParams& p, cudaStream_t stream);

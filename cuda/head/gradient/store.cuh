@@ -11,9 +11,10 @@ template <class T, int slots>
 class StoreEpilogue {
  public:
   using Params = StoreParams;
-  static constexpr bool kManyRegisters = false, kSumsColumns = false;
+  static constexpr bool kManyRegisters = false, kSumsColumns = false, kSliced = true;
   LOSSK_DEVICE explicit StoreEpilogue(const Params& p) : p_(p) {}
 
+  LOSSK_DEVICE void of_slice(int slice) { slice_ = int64_t{slice} * p_.rows * p_.columns; }  // in sum
   LOSSK_DEVICE void begin(int, int) {}
 
   template <int count, class Sums>
@@ -22,7 +23,7 @@ class StoreEpilogue {
     const float back = there && p_.unit ? 1 / p_.unit[p_.unit_by_row ? row : 0] : 1;
     const int64_t own = int64_t{row} * p_.columns;
     const int64_t line = there && p_.ids ? int64_t{p_.ids[row]} * p_.columns : own;
-    const int64_t sums = p_.sum_by_ids ? line : own;
+    const int64_t sums = slice_ + (p_.sum_by_ids ? line : own);
     const int columns = there ? p_.columns - column : 0;  // from this thread's first on
 #pragma unroll
     for (int i = 0; i < count; ++i) z(i) *= back;
@@ -102,6 +103,7 @@ class StoreEpilogue {
   }
 
   const Params& p_;
+  int64_t slice_ = 0;
 };
 
 }  // namespace lossk::head

@@ -10,9 +10,9 @@ namespace lossk::head {
 
 constexpr int kSharedSlack = 1024 - 16;  // shared memory begins anywhere at 16 bytes, tiles at 1024
 
-// A tile of rows times 64 steps of depth. Contiguous along depth: 128 bytes a row, as wide as the widest swizzle. Along
+// A tile of rows times kDepth of depth. Contiguous along depth: 128 bytes a row, as wide as the widest swizzle. Along
 // rows: panels of 64 rows, 128 bytes for each step of depth.
-constexpr int kDepth = 64, kLineBytes = 2 * kDepth, kPanelRows = 64, kPanelBytes = kDepth * kLineBytes;
+constexpr int kLineBytes = 2 * kDepth, kPanelRows = 64, kPanelBytes = kDepth * kLineBytes;
 static_assert(kPanelBytes == kPanelRows * kLineBytes);  // so both have row r at r lines, where a panel begins with r
 constexpr auto kSwizzle = device::Swizzle::bytes128;
 

@@ -7,19 +7,21 @@
 #include "device/tensor_map.h"
 #include "head/product/columns.cuh"
 #include "head/product/config.h"
+#include "head/product/slices.h"
 
 namespace lossk::head {
 
 using namespace device;
 
 // No kernel may read outside, nor an index overflow, whatever the caller says.
-[[nodiscard]] inline bool valid(const Product& p, int columns) {
+[[nodiscard]] inline bool valid(const Product& p, int columns, bool sliced) {
   const auto fine = [&](const Matrix& m) {
     return m.rows >= 0 && m.stride >= 0 && m.stride % 8 == 0 && m.plane >= 0 && m.plane % 8 == 0 &&
            reinterpret_cast<uintptr_t>(m.data) % 16 == 0;
   };
   return fine(p.a) && fine(p.b) && p.depth >= 0 && p.span > 0 && p.span % columns == 0 &&
-         p.b.rows <= INT_MAX - p.span && p.a.rows <= INT_MAX - 256 && p.depth <= INT_MAX - kDepth;
+         p.b.rows <= INT_MAX - p.span && p.a.rows <= INT_MAX - 256 && p.depth <= INT_MAX - kDepth && p.slices >= 1 &&
+         p.slices <= (sliced ? kMostSlices : 1);
 }
 
 // call(T()), T being what the operands are made of.
@@ -47,7 +49,7 @@ template <class Config, class Epilogue, class... Parameters>
   static_assert(kBytes <= Config::kMostSharedBytes);
   *l = {0, Config::kThreads, kBytes, stream};
   l->cluster = cluster;
-  const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows * cluster)} * ceil_div(p.b.rows, p.span);
+  const int64_t pieces = int64_t{ceil_div(p.a.rows, Config::kRows * cluster)} * ceil_div(p.b.rows, p.span) * p.slices;
   if (pieces == 0) return cudaSuccess;
   int blocks = 0;
   if (const auto error = device::resident_blocks(kernel, *l, &blocks); error != cudaSuccess) return error;

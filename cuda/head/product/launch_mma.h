@@ -9,7 +9,7 @@ template <class T, Along a, Along b, template <class, int> class Epilogue>
 [[nodiscard]] cudaError_t multiply_mma_sync(
     const Product& p, const typename Epilogue<T, 1>::Params& parameters, cudaStream_t stream) {
   using Config = MmaConfigOf<T, Epilogue>;
-  if (!valid(p, Config::kColumns)) return cudaErrorInvalidValue;
+  if (!valid(p, Config::kColumns, Epilogue<T, 1>::kSliced)) return cudaErrorInvalidValue;
   device::Launch l{};
   const auto kernel = product_mma_sync<T, a, b, Epilogue>;
   const auto error = plan_product<Config, Epilogue<T, 1>>(kernel, p, stream, &l);

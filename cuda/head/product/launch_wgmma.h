@@ -18,7 +18,7 @@ template <class T, Along a, Along b, template <class, int> class Epilogue>
 [[nodiscard]] cudaError_t multiply_wgmma(
     const Product& p, const typename Epilogue<T, 1>::Params& parameters, cudaStream_t stream) {
   using Config = WgmmaConfigOf<T, Epilogue>;
-  if (!valid(p, Config::kColumns)) return cudaErrorInvalidValue;
+  if (!valid(p, Config::kColumns, Epilogue<T, 1>::kSliced)) return cudaErrorInvalidValue;
   device::Launch l{};
   const auto kernel = product_wgmma<T, a, b, Epilogue>;
   // Before the maps: the driver makes none on a thread that has no context yet, which the runtime's calls here begin.

@@ -30,6 +30,8 @@ LOSSK_HOST_DEVICE constexpr int plane_of_b(int term) {
   return Planes<T>::planes == 1 ? 0 : 0x010120 >> 4 * term & 15;
 }
 
+constexpr int kDepth = 64;  // of a tile: a step of the kernels
+
 struct Matrix {
   const void* data;  // 16 bits an element, aligned to 16 bytes
   int rows;
@@ -47,6 +49,7 @@ struct Product {
   Count columns_there = {};      // of b's rows
   bool only_with_depth = false;  // nothing is done where there is no depth, not sums of 0
   uint32_t* begun = nullptr;     // 0: blocks stay together (PersistentTiles); null: each goes on as it can
+  int slices = 1;                // of the depth (slices.h), for an epilogue that keeps them apart
 };
 
 }  // namespace lossk::head

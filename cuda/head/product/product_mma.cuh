@@ -8,6 +8,7 @@
 #include "device/warp.h"
 #include "head/product/columns.cuh"
 #include "head/product/config.h"
+#include "head/product/slices.h"
 #include "head/product/totals.cuh"
 
 namespace lossk::head {
@@ -64,18 +65,18 @@ LOSSK_DEVICE void load_b(uint32_t (&b)[4], uint32_t tile, int column, int depth)
 // A step multiplies 64 of depth for one tile of columns; steps walk along depth, over the terms, to the next columns.
 template <class Config, int terms>
 struct MmaStep {
-  int column, term = 0, depth = 0, stage = 0;
+  int column, depth, term = 0, stage = 0;
 
-  LOSSK_DEVICE void advance(int end_depth) {
+  LOSSK_DEVICE void advance(const Depths& depths) {
     stage = stage + 1 == Config::kStages ? 0 : stage + 1;
     depth += kDepth;
-    if (depth < end_depth) return;
-    depth = 0;
+    if (depth < depths.end) return;
+    depth = depths.begin;
     if (++term < terms) return;
     term = 0;
     column += Config::kColumns;
   }
-  LOSSK_DEVICE bool begins_a_tile() const { return depth == 0 && term == 0; }
+  LOSSK_DEVICE bool begins_a_tile(const Depths& depths) const { return depth == depths.begin && term == 0; }
 };
 
 // Epilogue: one thread's share of a tile's rows, each a slot. begin(slot, row) before a span,
@@ -96,24 +97,29 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
 
   const int depth = p.depth_there.of(p.depth), columns = p.columns_there.of(p.b.rows);
   const int rows = depth == 0 && p.only_with_depth ? 0 : p.rows_there.of(p.a.rows);
-  const TileOrder order{ceil_div(rows, C::kRows), ceil_div(columns, p.span), kBand};
+  constexpr bool kSliced = Epilogue<T, 1>::kSliced;
+  const int spans = ceil_div(columns, p.span);
+  const TileOrder order{ceil_div(rows, C::kRows), kSliced ? spans * p.slices : spans, kBand};
   for (PersistentTiles work(order); work; ++work) {
-    const int first_row = (*work).row * C::kRows, first_column = (*work).column * p.span;
+    const Tile tile = *work;
+    const Piece piece = piece_of<kSliced>(tile.column, spans, depth, p.slices);
+    const int first_row = tile.row * C::kRows, first_column = piece.span * p.span;
     const int end_column = min(first_column + p.span, columns);
     const auto row_of = [&](int slot) { return first_row + warp_row + 8 * slot + lane / 4; };
     Epilogue<T, 2 * kHigh> epilogue(parameters);
+    if constexpr (kSliced) epilogue.of_slice(piece.slice);
 #pragma unroll
     for (int slot = 0; slot < 2 * kHigh; ++slot) epilogue.begin(slot, row_of(slot));
 
-    Step next{first_column};  // to load
+    Step next{first_column, piece.depths.begin};  // to load
     const auto load_next = [&] {
       if (next.column < end_column) {
         const uint32_t a = shared_address(shared.a[next.stage]), b = shared_address(shared.b[next.stage]);
         const int plane_a = plane_of_a<T>(next.term), plane_b = plane_of_b<T>(next.term);
-        load_tile<a_along, C::kRows, C::kThreads>(a, p.a, plane_a, first_row, next.depth, depth);
-        load_tile<b_along, C::kColumns, C::kThreads>(b, p.b, plane_b, next.column, next.depth, depth);
+        load_tile<a_along, C::kRows, C::kThreads>(a, p.a, plane_a, first_row, next.depth, piece.depths.end);
+        load_tile<b_along, C::kColumns, C::kThreads>(b, p.b, plane_b, next.column, next.depth, piece.depths.end);
       }
-      next.advance(depth);
+      next.advance(piece.depths);
       cp_async_commit();  // also where there is nothing, so that groups count steps
     };
 #pragma unroll
@@ -123,7 +129,7 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
     const auto sum = [&](int i) -> float& { return d[i / (kWide * 4)][i / 4 % kWide][i % 4]; };
     Totals<T, kHigh * kWide * 4> totals;
     int steps = 0;  // of this tile
-    for (Step step{first_column}; step.column < end_column;) {
+    for (Step step{first_column, piece.depths.begin}; step.column < end_column;) {
       cp_async_wait<C::kStages - 2>();
       sync_block();  // this step's stage has landed for all, and all are done with the one that is loaded next
       load_next();
@@ -147,10 +153,10 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
       }
 
       const int tile_column = step.column, column = step.column + warp_column + lane % 4 * 2;
-      step.advance(depth);
+      step.advance(piece.depths);
       if constexpr (kSumsOften<T>)
         if (++steps % kStepsOfSum == 0) totals.take(sum);
-      if (!step.begins_a_tile()) continue;  // the one before is not complete
+      if (!step.begins_a_tile(piece.depths)) continue;  // the one before is not complete
       if constexpr (kSumsOften<T>) totals.give_back(sum);
       steps = 0;
 #pragma unroll
@@ -173,7 +179,7 @@ __global__ void __launch_bounds__(C::kThreads, C::kMinBlocks) product_mma_sync(
     sync_block();  // every warp is done with the tiles, before the next span's are loaded
 #pragma unroll
     for (int slot = 0; slot < 2 * kHigh; ++slot)
-      epilogue.end(slot, row_of(slot), (*work).column * C::kParts + warp_column / C::kWarpColumns);
+      epilogue.end(slot, row_of(slot), piece.span * C::kParts + warp_column / C::kWarpColumns);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "device/wgmma.h"
 #include "head/product/columns.cuh"
 #include "head/product/config.h"
+#include "head/product/slices.h"
 #include "head/product/totals.cuh"
 
 namespace lossk::head {
@@ -65,7 +66,9 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
 
   const int depth = p.depth_there.of(p.depth), columns = p.columns_there.of(p.b.rows);
   const int rows = depth == 0 && p.only_with_depth ? 0 : p.rows_there.of(p.a.rows);
-  const TileOrder order{ceil_div(rows, C::kRows * peers), ceil_div(columns, p.span), kBand / peers};
+  constexpr bool kSliced = Epilogue<T, 1>::kSliced;
+  const int spans = ceil_div(columns, p.span);
+  const TileOrder order{ceil_div(rows, C::kRows * peers), kSliced ? spans * p.slices : spans, kBand / peers};
   RingTurn<C::kStages> turn;
   if (warpgroup == 0) {
     decrease_registers<C::kProducerRegisters>();
@@ -74,13 +77,14 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
       const uint16_t blocks = peers > 1 ? (1 << peers) - 1 : 0;
       for (PersistentTiles work(order, peers); work; ++work) {
         const Tile tile = *work;  // divisions, which would wait between a stage and its copies
-        const int first_column = tile.column * p.span, end_column = min(first_column + p.span, columns);
+        const Piece piece = piece_of<kSliced>(tile.column, spans, depth, p.slices);
+        const int first_column = piece.span * p.span, end_column = min(first_column + p.span, columns);
         const bool together = p.begun && rank == 0;
         int part = 0;
         for (int column = first_column; column < end_column; column += C::kColumns) {
           if (together) work.stay_together(p.begun, part++, p.span / C::kColumns);
           for (int term = 0; term < P::terms; ++term)
-            for (int k = 0; k < depth; k += kDepth, ++turn) {
+            for (int k = piece.depths.begin; k < piece.depths.end; k += kDepth, ++turn) {
               Mbarrier* full = shared.ring.fill(turn, C::kStageBytes);
               load_boxes<P::planes, a_along>(
                   shared.a[turn.stage], &map_a, full, plane_of_a<T>(term), (tile.row * peers + rank) * C::kRows,
@@ -97,15 +101,19 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
   }
 
   increase_registers<C::kConsumerRegisters>();
-  const int lane = threadIdx.x % 32, own_row = 64 * (warpgroup - 1), steps = P::terms * ceil_div(depth, kDepth);
+  const int lane = threadIdx.x % 32, own_row = 64 * (warpgroup - 1);
   const uint64_t all_a = descriptor<a_along>(shared_address(shared.a), own_row);
   const uint64_t all_b = descriptor<b_along>(shared_address(shared.b), 0);
   for (PersistentTiles work(order, peers); work; ++work) {
-    const int first_column = (*work).column * p.span, end_column = min(first_column + p.span, columns);
-    const int first_row = ((*work).row * peers + rank) * C::kRows;
+    const Tile tile = *work;
+    const Piece piece = piece_of<kSliced>(tile.column, spans, depth, p.slices);
+    const int first_column = piece.span * p.span, end_column = min(first_column + p.span, columns);
+    const int first_row = (tile.row * peers + rank) * C::kRows;
+    const int steps = shuffle(P::terms * piece.depths.steps(), 0);  // by shuffle: else ptxas counts them at every step
     const bool there = first_row < rows;  // else this block multiplies nothing, so that the other has its half of b
     const int row = first_row + own_row + threadIdx.x % kWarpgroup / 32 * 16 + lane / 4;  // and 8 below
     Epilogue<T, 2> epilogue(parameters);
+    if constexpr (kSliced) epilogue.of_slice(piece.slice);
 
     for (int column = first_column; column < end_column; column += C::kColumns) {
       // Trap: if the first product were to overwrite them instead, ptxas would wait for every stage's products (C7517).
@@ -160,7 +168,7 @@ __global__ void __launch_bounds__(C::kThreads, 1) product_wgmma(
     }
     if (there)
 #pragma unroll
-      for (int slot = 0; slot < 2; ++slot) epilogue.end(slot, row + 8 * slot, (*work).column);
+      for (int slot = 0; slot < 2; ++slot) epilogue.end(slot, row + 8 * slot, piece.span);
   }
   if (peers > 1) sync_cluster();  // the other may still load into this block's stages, or release them
 }

@@ -67,7 +67,7 @@ template <class T, int slots, With with, bool sketch>
 class LseEpilogue {
  public:
   using Params = StatsParams;
-  static constexpr bool kManyRegisters = with != With::nothing && sketch, kSumsColumns = sketch;
+  static constexpr bool kManyRegisters = with != With::nothing && sketch, kSumsColumns = sketch, kSliced = false;
   LOSSK_DEVICE explicit LseEpilogue(const Params& p) : p_(p), rows_(p.head) {}
 
   LOSSK_DEVICE void begin(int slot, int row) {
@@ -183,7 +183,7 @@ template <class T, int slots, bool sketch>
 class FullEpilogue {
  public:
   using Params = StatsParams;
-  static constexpr bool kManyRegisters = true, kSumsColumns = sketch;
+  static constexpr bool kManyRegisters = true, kSumsColumns = sketch, kSliced = false;
   LOSSK_DEVICE explicit FullEpilogue(const Params& p) : p_(p), rows_(p.head) {}
 
   LOSSK_DEVICE void begin(int slot, int row) {

@@ -1,6 +1,7 @@
 // cuda/head/gradient against plain loops in double: every gradient of both paths and three types, in parts of the
 // vocabulary.
 #include "device/kernels/gradient_problem.h"
+#include "head/product/slices.h"
 
 namespace lossk::test {
 namespace {
@@ -10,6 +11,7 @@ struct Gradients {
 };
 struct Wanted {
   bool input = true, weight = true, scale = true, wide = false;
+  int slices = 1;  // of both products' depths
 };
 
 template <class T>
@@ -24,6 +26,7 @@ Gradients run_gradient(
   const Buffer<Element> out(size_t(x.kPlanes) * plane);
   const Buffer<float> row_sums(size_t(path.parts) * ceil_div(most, 256) * n), unit(p.s.n + 1), times(p.s.n),
       sum(size_t(n) * d);
+  const Buffer<float> slices(size_t(wanted.slices > 1 ? wanted.slices : 0) * std::max(n, std::min(most, v)) * d);
   const Buffer<T> narrow_input(size_t(n) * d), narrow_weight(size_t(v) * d);
   const Buffer<float> wide_input(size_t(n) * d), wide_weight(size_t(v) * d);
   const Buffer<float> bias(std::vector<float>(v, 0));
@@ -52,7 +55,12 @@ Gradients run_gradient(
       check(
           path.store(
               head::StoreParams{
-                  {{out.data(), count, stride, plane}, input_by_columns, n, 256, {}, x.h.rows_there},
+                  {.a = {out.data(), count, stride, plane},
+                   .b = input_by_columns,
+                   .depth = n,
+                   .span = 256,
+                   .depth_there = x.h.rows_there,
+                   .slices = wanted.slices},
                   wide ? static_cast<void*>(wide_weight.data() + int64_t{first} * d)
                        : narrow_weight.data() + int64_t{first} * d,
                   wide,
@@ -64,7 +72,9 @@ Gradients run_gradient(
                   count,
                   d,
                   true,
-                  true},
+                  true,
+                  false,
+                  slices.data()},
               x.kType, head::Along::rows, head::Along::rows, nullptr),
           "d weight");
     check(
@@ -84,11 +94,12 @@ Gradients run_gradient(
       check(
           path.store(
               head::StoreParams{
-                  {{out.data(), n, stride, plane},
-                   {weight.data, d, weight.stride, weight.plane},
-                   count,
-                   256,
-                   x.h.rows_there},
+                  {.a = {out.data(), n, stride, plane},
+                   .b = {weight.data, d, weight.stride, weight.plane},
+                   .depth = count,
+                   .span = 256,
+                   .rows_there = x.h.rows_there,
+                   .slices = wanted.slices},
                   wide ? static_cast<void*>(wide_input.data()) : narrow_input.data(),
                   wide,
                   sum.data(),
@@ -99,7 +110,9 @@ Gradients run_gradient(
                   n,
                   d,
                   first == 0,
-                  first + count == v},
+                  first + count == v,
+                  false,
+                  slices.data()},
               x.kType, head::Along::depth, head::Along::rows, nullptr),
           "d input");
   }
@@ -141,7 +154,7 @@ void check_shapes(const Path& path) {
     const Shape& s = shapes<T>()[i];
     const Options& o = kSome[i % 6];
     check_gradients<T>(path, s, o, i % 2 == 0, {.scale = o.scale});  // without: the plain epilogue
-    check_gradients<T>(path, s, kSome[(i + 2) % 6], i % 2 == 1, {.wide = i % 3 == 0});
+    check_gradients<T>(path, s, kSome[(i + 2) % 6], i % 2 == 1, {.wide = i % 3 == 0, .slices = 1 + i % 4});
   }
 }
 
@@ -227,6 +240,19 @@ LOSSK_TEST(gradient_refuses) {
   expect(
       head::store(off, Element::bf16, head::Along::depth, head::Along::rows, nullptr) != cudaSuccess,
       "accepted a misaligned result");
+  const auto refuses_slices = [&](auto change) {
+    head::StoreParams p = store;
+    p.product.slices = 2, p.slices = out;
+    change(p);
+    expect(
+        head::store(p, Element::bf16, head::Along::depth, head::Along::rows, nullptr) != cudaSuccess,
+        "accepted slices that it cannot do");
+  };
+  refuses_slices([](auto& p) { p.slices = nullptr; });
+  refuses_slices([](auto& p) { p.product.slices = 0; });
+  refuses_slices([](auto& p) { p.product.slices = head::kMostSlices + 1; });
+  refuses_slices([](auto& p) { p.product.only_with_depth = true; });
+  refuses([](auto& p) { p.product.slices = 2; });
 }
 
 #ifndef __CUDACC__
