@@ -94,9 +94,10 @@ def test_frozen_tensors(frozen, reduction, device):
 
 
 @each_dtype()
+@pytest.mark.parametrize(("rows", "vocab"), [(300, 403), (30, 4099)])
 @pytest.mark.parametrize("option", ["plain", "everything_dense", "everything_soft"])
-def test_everything_live_is_exact(option, dtype, device):
-    p = random_problem(300, 403, 40, dtype, device=device, tau=2.0**-20, **LIVE_OPTIONS[option])
+def test_everything_live_is_exact(option, rows, vocab, dtype, device):
+    p = random_problem(rows, vocab, 40, dtype, device=device, tau=2.0**-20, **LIVE_OPTIONS[option])
     assert_matches(p, linear_cross_entropy, lambda **given: reference.linear_cross_entropy(**given | {"tau": None}))
 
 
@@ -287,6 +288,21 @@ def test_blocks_with_everything_live_around_one_without(device):
     if list_rows(device) == BLOCK:
         assert (live == 1).sum() == 10 and live[5] < 0.5 and live[11] == 0  # the last has 20 rows
     check(p)
+
+
+@each_dtype(only=FLOAT32_AND_HALVES)
+@pytest.mark.parametrize("frozen", [(), ("input",), ("linear_weight",)])
+@pytest.mark.parametrize("option", ["plain", "token_weight", "everything_dense", "everything_soft"])
+def test_lists_with_everything_live_around_one_without(option, frozen, dtype, device):
+    rows, options = list_rows(device), LIVE_OPTIONS[option] | {"softcap": None}
+    p = random_problem(3 * rows, 403, 40, dtype, kind="flat", device=device, tau=2.0**-10, **options)
+    named = p.tensors["soft_indices" if "soft_indices" in p.tensors else "target"].reshape(3 * rows, -1)
+    place = (named != -100).any(1).cumsum(0) - 1  # among the rows that are not ignored
+    p.tensors["input"][(place >= rows) & (place < 2 * rows)] = 1000 * p.tensors["input"][0]
+    picked = torch.zeros(len(place), 403, dtype=torch.bool, device=device)
+    live = live_columns(sketch_of(p), picked, 2.0**-10, rows).double().mean(1)[:: rows // BLOCK]
+    assert live[0] == 1 and live[1] < 0.5 and live[2] == 1
+    check(p, frozen=frozen)
 
 
 def test_a_block_of_ignored_rows(device):

@@ -16,10 +16,9 @@ GatheredColumns::GatheredColumns(Operands& x, int longest, int most, bool picks)
   if (picks) head_.picks.column = data<int>(column_), head_.picks.entry = data<int>(entry_);
 }
 
-void GatheredColumns::open(const int* ids, const int* count, int first_row, int rows) {
+void GatheredColumns::open(const int* ids, const int* count, int first_row, int rows, Count there) {
   ids_ = ids, count_ = count;
-  head_.rows = rows, head_.first_row = first_row;
-  head_.rows_there.before = first_row;
+  head_.rows = rows, head_.first_row = first_row, head_.rows_there = there;
   const int longest = static_cast<int>(std::max(bias_.size(0), aux_.size(0)));
   if (longest > 0)
     x_.run(gather_columns(

@@ -10,8 +10,8 @@ class GatheredColumns {
   // Room for lists of `longest` columns, of which `most` at a time are copied. `picks`: whether anybody asks for them.
   GatheredColumns(Operands& x, int longest, int most, bool picks);
 
-  // The list ids[0 .. *count) for some rows of the product.
-  void open(const int* ids, const int* count, int first_row, int rows);
+  // The list ids[0 .. *count) for some rows of the product, of which `there` are.
+  void open(const int* ids, const int* count, int first_row, int rows, Count there);
   // Its columns first .. first + most: the copied weight, and the head of it.
   Matrix weight(int first) { return x_.weight(ids_ + first, {count_, first}, most_); }
   Head part(int first) const;

@@ -8,12 +8,17 @@ namespace {
 
 using device::Element;
 
-// Of weight gathered at a time: a list of a tenth of a large vocabulary in one piece.
-constexpr int64_t kGatheredBytes = 256 << 20;
+// Of weight gathered at a time: a list of a tenth of a large vocabulary in one piece. Or, before that, of dlogits of
+// rows that have the whole vocabulary.
+#ifndef LOSSK_GATHERED_BYTES  // tests want several parts of few columns
+#define LOSSK_GATHERED_BYTES (int64_t{256} << 20)
+#endif
+constexpr int64_t kGatheredBytes = LOSSK_GATHERED_BYTES;
 
-// The backward of one call. Lists go in order, each in parts that fit the workspace: their weight is gathered, and a
-// gradient's element is summed by one block at a time. How long a list is the device alone knows: what is launched is
-// for all of the vocabulary, and ends at once where there is nothing.
+// The backward of one call. Rows that have the whole vocabulary first, together; then lists in order, each in parts
+// that fit the workspace: their weight is gathered. A gradient's element is summed by one block at a time. How long a
+// list is the device alone knows: what is launched is for all of the vocabulary, and ends at once where there is
+// nothing.
 class LiveBackward {
  public:
   LiveBackward(
@@ -31,6 +36,8 @@ class LiveBackward {
         general_(x.zeros({1}, ScalarType::Int)),
         ids_(x.scratch({lists_, x.v}, ScalarType::Int)),
         count_(x.scratch({lists_}, ScalarType::Int)),
+        left_(x.scratch({2, lists_}, ScalarType::Int)),
+        dense_(x.scratch({2 * int64_t{x.n} + 1}, ScalarType::Int)),
         over_dead_(x.scratch({3, blocks_ + 1}, ScalarType::Double)),
         sums_(x.scratch({3, x.n}, ScalarType::Float)),
         of_columns_(x.zeros({distance() && wanted.weight ? x.v : 0}, ScalarType::Float)),
@@ -86,120 +93,202 @@ class LiveBackward {
         x_.device.stream));
   }
 
+  bool by_units() const { return x_.type == Element::fp16; }
+  ScalarType product_type() const { return by_units() ? ScalarType::Half : ScalarType::BFloat16; }
   bool distance() const { return x_.head.distance != Distance::none; }
   float* column_totals() const {  // d bias, or what a distance needs of the same sums; null: not wanted
     if (wanted_.bias) return data<float>(grads_.bias);
     return of_columns_.numel() ? data<float>(of_columns_) : nullptr;
   }
 
+  // Some rows, and some of the columns that are live for them.
+  struct Rows {
+    int rows, first;   // how many at most; the first in the sums
+    const int* lines;  // where each is in the sums; null: from `first` on
+    Count there;
+    Matrix input, by_columns;
+    const float *unit, *weight_unit;  // float16's
+  };
+  struct Part {
+    Matrix weight;
+    Head head;       // the rows with these columns
+    const int* ids;  // of the vocabulary; null: from `first` on
+    int first;
+    bool fresh;  // the rows' first
+  };
+  // Of dlogits: `columns` of one row at most.
+  struct Workspace {
+    Workspace(const Operands& x, int rows, int columns, ScalarType type, int slices_rows)
+        : columns(columns),
+          parts(x.path.parts * ceil_div(columns, kSpan)),
+          dlogits(x.scratch({x.planes(), rows, columns}, type)),
+          row_sums(x.scratch({3, parts, rows}, ScalarType::Float)),
+          slices(x, slices_rows, x.d, std::min(columns, x.v)) {}
+
+    const int columns, parts;
+    const Tensor dlogits, row_sums;
+    const Slices slices;
+  };
+
   // The live part of every gradient.
   void visit(const Tensor& input_sum, const Tensor& weight_sum) {
+    visit_dense(input_sum, weight_sum);
+    visit_lists(input_sum, weight_sum);
+  }
+
+  // Rows whose list is the whole vocabulary, all at once and with the weight as it is: no column is copied, and d
+  // weight's sums are read and written once, not once a list.
+  void visit_dense(const Tensor& input_sum, const Tensor& weight_sum) {
+    int *lines = data<int>(dense_), *ids = lines + x_.n, *count = ids + x_.n;
+    x_.run(split_dense(
+        {.lists = t_.lists,
+         .head = x_.head,
+         .lines = lines,
+         .ids = ids,
+         .count = count,
+         .columns_left = data<int>(left_),
+         .rows_left = data<int>(left_) + lists_},
+        x_.device.stream));
+    Head head = x_.head;
+    head.ids = ids, head.rows_there = {count};
+    // Nobody needs d input's memory yet.
+    const bool fits = wanted_.input && x_.planes() == 1 && x_.d % 8 == 0;
+    const Tensor copy = fits ? grads_.input : x_.scratch({x_.planes(), x_.n, x_.padded()}, product_type());
+    Rows rows{.rows = x_.n, .lines = lines, .there = head.rows_there, .input = x_.input(ids, head.rows_there, copy)};
+    rows.by_columns = {rows.input.data, x_.d, rows.input.stride, rows.input.plane};
+    Tensor unit = x_.scratch({by_units() ? x_.n + 1 : 0}, ScalarType::Float);
+    Tensor times = x_.scratch({by_units() ? x_.n : 0}, ScalarType::Float);
+    if (by_units()) {
+      x_.run(find_units({head, coefs_, full_, data<float>(unit), data<float>(times)}, x_.device.stream));
+      if (wanted_.weight) rows.by_columns = x_.input_by_columns(data<float>(times), ids, head.rows_there);
+      rows.unit = data<float>(unit), rows.weight_unit = rows.unit + x_.n;
+    }
+    const Workspace space(x_, x_.n, columns_at_a_time(x_, kGatheredBytes), product_type(), wanted_.input ? x_.n : 0);
+    for (int first = 0; first < x_.v; first += space.columns) {
+      const int columns = std::min(space.columns, x_.v - first);
+      head.first = first, head.columns = columns;
+      visit(rows, {x_.weight(first, columns), head, nullptr, first, first == 0}, space, input_sum, weight_sum);
+    }
+  }
+
+  void visit_lists(const Tensor& input_sum, const Tensor& weight_sum) {
+    const int tall = std::min(kListRows, x_.n);
     const int64_t fit = kWorkspaceBytes / (2 * int64_t{x_.planes()} * kListRows) / kSpan * kSpan;
     const int most = static_cast<int>(std::clamp<int64_t>(fit, kSpan, x_.most_copied_columns(kSpan, kGatheredBytes)));
-    const int tall = std::min(kListRows, x_.n);
-    const bool by_units = x_.type == Element::fp16;
-    Tensor out = x_.scratch({x_.planes(), tall, most}, by_units ? ScalarType::Half : ScalarType::BFloat16);
-    const int parts = x_.path.parts * ceil_div(most, kSpan);
-    Tensor row_sums = x_.scratch({3, parts, tall}, ScalarType::Float);
-    Tensor unit = x_.scratch({by_units ? x_.n + 1 : 0}, ScalarType::Float);
-    Tensor times = x_.scratch({by_units ? x_.n : 0}, ScalarType::Float);
+    Tensor unit = x_.scratch({by_units() ? x_.n + 1 : 0}, ScalarType::Float);
+    Tensor times = x_.scratch({by_units() ? x_.n : 0}, ScalarType::Float);
     Matrix by_columns = x_.input_by_columns();
-    if (by_units) {
+    if (by_units()) {
       x_.run(find_units({x_.head, coefs_, full_, data<float>(unit), data<float>(times)}, x_.device.stream));
       if (wanted_.weight) by_columns = x_.input_by_columns(data<float>(times));
     }
+    const Workspace space(x_, tall, most, product_type(), 0);
     GatheredColumns columns(x_, x_.v, most, x_.head.picks.count > 0);
     for (int list = 0; list < lists_; ++list) {
-      const int first_row = list * kListRows, rows = std::min(kListRows, x_.n - first_row);
+      const int first_row = list * kListRows, count = std::min(kListRows, x_.n - first_row);
       const int* ids = t_.lists.ids + int64_t{list} * x_.v;
-      columns.open(ids, t_.lists.count + list, first_row, rows);
-      const Count rows_there{x_.head.rows_there.there, first_row};
-      const float* by = by_units ? data<float>(unit) + first_row : nullptr;
-      const Matrix input = from_line(x_.input(), first_row, rows);
-      for (int first = 0; first < x_.v; first += most) {
-        const Matrix weight = columns.weight(first);
-        const Head part = columns.part(first);
-        const int64_t plane = int64_t{rows} * most;
-        x_.run(x_.path.live_dlogits(
-            {.product = {input, weight, x_.d, kSpan, rows_there, {}, part.columns_there},
-             .head = part,
-             .coefs = coefs_,
-             .unit = by,
-             .out = out.data_ptr(),
-             .stride = most,
-             .row_sums = data<float>(row_sums),
-             .live_parts = parts},
-            x_.type, full_, x_.device.stream));
-        x_.run(add_live_sums(
-            {.from = data<float>(row_sums),
-             .parts = parts,
-             .parts_of_span = x_.path.parts,
-             .span = kSpan,
-             .columns = most,
-             .columns_there = part.columns_there,
-             .rows = rows,
-             .count = rows_there,
-             .first = first_row,
-             .fresh = first == 0,
-             .unit = by,
-             .to = t_.sums},
-            x_.device.stream));
-        if (wanted_.weight)
-          x_.run(x_.path.store(
-              {.product =
-                   {{out.data_ptr(), most, most, plane},
-                    from_line(by_columns, first_row, x_.d),
-                    rows,
-                    kSpan,
-                    part.columns_there,
-                    rows_there},
-               .out = data<float>(weight_sum),
-               .wide = true,
-               .sum = data<float>(weight_sum),
-               .ids = ids + first,
-               .count = part.columns_there,
-               .unit = by_units ? data<float>(unit) + x_.n : nullptr,
-               .rows = most,
-               .columns = x_.d,
-               .first = false,
-               .last = false,
-               .sum_by_ids = true},
-              x_.type, Along::rows, Along::rows, x_.device.stream));
-        if (column_totals())
-          x_.run(column_sums(
-              {.from = out.data_ptr(),
-               .rows = rows,
-               .stride = most,
-               .columns = most,
-               .count = rows_there,
-               .unit = by,
-               .to = column_totals(),
-               .ids = ids + first,
-               .columns_there = part.columns_there},
-              x_.type, x_.device.stream));
-        if (wanted_.input)
-          x_.run(x_.path.store(
-              {.product =
-                   {{out.data_ptr(), rows, most, plane},
-                    {weight.data, x_.d, weight.stride, weight.plane},
-                    most,
-                    kSpan,
-                    rows_there,
-                    part.columns_there,
-                    {},
-                    first > 0},
-               .out = grads_.input.data_ptr(),
-               .sum = data<float>(input_sum) + int64_t{first_row} * x_.d,
-               .count = rows_there,
-               .unit = by,
-               .unit_by_row = true,
-               .rows = rows,
-               .columns = x_.d,
-               .first = first == 0,
-               .last = false},
-              x_.type, Along::depth, Along::rows, x_.device.stream));
-      }
+      const Rows rows{
+          .rows = count,
+          .first = first_row,
+          .there = {data<int>(left_) + lists_ + list},
+          .input = from_line(x_.input(), first_row, count),
+          .by_columns = from_line(by_columns, first_row, x_.d),
+          .unit = by_units() ? data<float>(unit) + first_row : nullptr,
+          .weight_unit = by_units() ? data<float>(unit) + x_.n : nullptr};
+      columns.open(ids, data<int>(left_) + list, first_row, count, rows.there);
+      for (int first = 0; first < x_.v; first += most)
+        visit(
+            rows, {columns.weight(first), columns.part(first), ids + first, 0, first == 0}, space, input_sum,
+            weight_sum);
     }
+  }
+
+  void visit(const Rows& r, const Part& c, const Workspace& space, const Tensor& input_sum, const Tensor& weight_sum) {
+    const int most = c.head.columns, stride = space.columns;
+    const int64_t plane = int64_t{r.rows} * stride;
+    const Count columns_there = c.head.columns_there;
+    void* out = space.dlogits.data_ptr();
+    float* row_sums = data<float>(space.row_sums);
+    x_.run(x_.path.live_dlogits(
+        {.product = {r.input, c.weight, x_.d, kSpan, r.there, {}, columns_there},
+         .head = c.head,
+         .coefs = coefs_,
+         .unit = r.unit,
+         .out = out,
+         .stride = stride,
+         .row_sums = row_sums,
+         .live_parts = space.parts,
+         .scale = wanted_.scale},
+        x_.type, full_, x_.device.stream));
+    x_.run(add_live_sums(
+        {.from = row_sums,
+         .parts = space.parts,
+         .parts_of_span = x_.path.parts,
+         .span = kSpan,
+         .columns = most,
+         .columns_there = columns_there,
+         .rows = r.rows,
+         .count = r.there,
+         .first = r.first,
+         .fresh = c.fresh,
+         .unit = r.unit,
+         .to = t_.sums,
+         .lines = r.lines},
+        x_.device.stream));
+    if (wanted_.weight) {
+      float* sum = data<float>(weight_sum) + int64_t{c.first} * x_.d;
+      x_.run(x_.path.store(
+          {.product = {{out, most, stride, plane}, r.by_columns, r.rows, kSpan, columns_there, r.there},
+           .out = sum,
+           .wide = true,
+           .sum = sum,
+           .ids = c.ids,
+           .count = columns_there,
+           .unit = r.weight_unit,
+           .rows = most,
+           .columns = x_.d,
+           .first = false,
+           .last = false,
+           .sum_by_ids = true},
+          x_.type, Along::rows, Along::rows, x_.device.stream));
+    }
+    if (float* totals = column_totals())
+      x_.run(column_sums(
+          {.from = out,
+           .rows = r.rows,
+           .stride = stride,
+           .columns = most,
+           .count = r.there,
+           .unit = r.unit,
+           .to = totals + c.first,
+           .ids = c.ids,
+           .columns_there = columns_there},
+          x_.type, x_.device.stream));
+    if (wanted_.input)
+      x_.run(x_.path.store(
+          {.product =
+               {.a = {out, r.rows, stride, plane},
+                .b = {c.weight.data, x_.d, c.weight.stride, c.weight.plane},
+                .depth = most,
+                .span = kSpan,
+                .rows_there = r.there,
+                .depth_there = columns_there,
+                .only_with_depth = c.ids && !c.fresh,
+                .slices = space.slices.count},
+           .out = data<float>(input_sum),
+           .wide = true,
+           .sum = data<float>(input_sum) + int64_t{r.first} * x_.d,
+           .ids = r.lines,
+           .count = r.there,
+           .unit = r.unit,
+           .unit_by_row = true,
+           .rows = r.rows,
+           .columns = x_.d,
+           .first = c.fresh,
+           .last = false,
+           .sum_by_ids = true,
+           .slices = space.slices.sums()},
+          x_.type, Along::depth, Along::rows, x_.device.stream));
   }
 
   // The rank-one terms onto it, each gradient rounded once.
@@ -207,8 +296,7 @@ class LiveBackward {
     Tensor rows = x_.scratch({2, x_.n}, ScalarType::Float), units = x_.scratch({3}, ScalarType::Float);
     Tensor c = x_.scratch({terms_, x_.d}, ScalarType::Float), dense = x_.scratch({blocks_, x_.d}, ScalarType::Float);
     Tensor totals = x_.scratch({terms_ + blocks_}, ScalarType::Double);
-    const ScalarType type = x_.type == Element::fp16 ? ScalarType::Half : ScalarType::BFloat16;
-    Tensor rounded = x_.scratch({x_.planes(), terms_, x_.padded()}, type);
+    Tensor rounded = x_.scratch({x_.planes(), terms_, x_.padded()}, product_type());
     t_.missing = data<float>(rows), t_.dense = data<float>(rows) + x_.n;
     t_.c = data<float>(c), t_.dense_parts = data<float>(dense), t_.totals = data<double>(totals);
     t_.units = data<float>(units), t_.rounded = rounded.data_ptr();
@@ -217,7 +305,7 @@ class LiveBackward {
     const int64_t fit = kWorkspaceBytes / (2 * int64_t{x_.planes()} * std::max(terms_, 1)) / kSpan * kSpan;
     const int most = static_cast<int>(std::clamp<int64_t>(fit, kSpan, x_.most_columns(kSpan)));
     const int stride = std::min(most, round_up(x_.v, 8));
-    Tensor q = x_.scratch({x_.planes(), terms_, stride}, type);
+    Tensor q = x_.scratch({x_.planes(), terms_, stride}, product_type());
     const int64_t q_plane = int64_t{terms_} * stride;
     const Slices slices(x_, terms_, x_.d, std::min(most, x_.v));
     for (int first = 0; first < x_.v; first += most) {
@@ -306,7 +394,7 @@ class LiveBackward {
   const Wanted wanted_;
   const Gradients& grads_;
   const int blocks_, lists_, terms_;
-  Tensor picked_, general_, ids_, count_, over_dead_, sums_, of_columns_, mixed_;
+  Tensor picked_, general_, ids_, count_, left_, dense_, over_dead_, sums_, of_columns_, mixed_;
   TermParams t_{};
 };
 

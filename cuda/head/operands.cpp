@@ -140,6 +140,15 @@ void Operands::lay_out_input(const std::optional<Tensor>& room) {
   input_stride_ = padded();
 }
 
+Matrix Operands::input(const int* ids, Count count, const Tensor& to) const {
+  return {gathered(input_, 0, n, ids, count, nullptr, to), n, padded(), int64_t{n} * padded()};
+}
+
+Matrix Operands::input_by_columns(const float* times, const int* ids, Count count) {
+  if (!multiplied_ || multiplied_->size(0) < n) multiplied_ = scratch({n, padded()}, like.scalar_type());
+  return {gathered(input_, 0, n, ids, count, times, *multiplied_), d, padded(), 0};
+}
+
 Matrix Operands::input_by_columns(const float* times, int first, int rows) {
   if (!multiplied_ || multiplied_->size(0) < rows) multiplied_ = scratch({rows, padded()}, like.scalar_type());
   const int* ids = head.ids ? head.ids + first : nullptr;

@@ -20,7 +20,7 @@ Tensor estimated_lse(Operands& x) {
   Tensor unused = x.scratch({x.n, x.k}, ScalarType::Float);
   GatheredColumns columns(x, most, most, x.head.margin != 0 || x.head.distance != Distance::none);
   for (int list = 0; list < 3; ++list) {
-    columns.open(data<int>(ids) + int64_t{list} * x.v, data<int>(count) + list, 0, x.n);
+    columns.open(data<int>(ids) + int64_t{list} * x.v, data<int>(count) + list, 0, x.n, x.head.rows_there);
     const Head part = columns.part(0);
     x.run(x.path.stats(
         {.product = {x.input(), columns.weight(0), x.d, segment, x.head.rows_there, {}, part.columns_there},

@@ -51,7 +51,7 @@ SKETCH_WGMMA = Kernel("head/stats/sketch_sm90.cu", ("live_wgmma_long", "live_wgm
 LIVE_MMA = Kernel("head/live/dlogits.cu", ("live_mma_bf16",))
 LIVE_STORE = Kernel("head/gradient/gradient_sm90.cu", ("live_wgmma_bf16",))
 LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))
-LIVE = Kernel("head/live/live.cu", ("live_picks", "live_wgmma_bf16"))
+LIVE = Kernel("head/live/live.cu", ("live_picks", "live_dense_rows", "live_wgmma_bf16"))
 KEPT = Kernel("head/kept/kept.cu", ("kept_mma_bf16",))
 COMPARE = Kernel("head/compare/compare.cu", ("compare_mma_masked", "compare_mma_bf16", "compare_wgmma_bf16"))
 ELEMENTWISE = Kernel("head/elementwise/elementwise.cu", ("elementwise_edges", "elementwise_bf16"))
@@ -257,6 +257,9 @@ MUTANTS = [
     Mutant("wrong value", LIVE, _LISTS, "before += c < chunk ?", "before += c <= chunk ?"),
     Mutant("wrong value", LIVE, _LISTS, "line / kListRows * p.head.columns + v", "v"),
     Mutant("wrong value", LIVE, _LISTS, "if (c >= v || in(list, c)) continue;", "if (c >= v) continue;"),
+    Mutant("wrong value", LIVE, _LISTS, "before += whole(l) ? rows_of(l) : 0;", "before += whole(l) ? kListRows : 0;"),
+    Mutant("wrong value", LIVE_MMA, _DLOGITS, "sums_[slot][1] += z(i);", "sums_[slot][1] -= z(i);"),
+    Mutant("wrong value", LIVE_WGMMA, _DLOGITS, "sums_[slot][2] += z(i) * z(i);", "sums_[slot][2] += z(i);"),
     Mutant("off-by-one tail", LIVE, _LISTS, "i < kEach && first + i < v;", "i < kEach && first + i <= v;"),
     Mutant("overrun", LIVE, _PLACES, "if (j >= p.count.of(p.most)) return;", "if (j >= p.most) return;"),
     Mutant("unwritten padding", LIVE, _PLACES, "p.column[row + place] = kNoColumn;", ";"),

@@ -50,12 +50,18 @@ class DlogitsEpilogue {
 #pragma unroll
         for (int i = 0; i < count; ++i)
           z(i) = t.row.there && column + i / 2 * 8 + i % 2 < t.columns ? plain_dlogit(t, z(i)) : 0;
+      if constexpr (live)
+#pragma unroll
+        for (int i = 0; i < count; ++i) sums_[slot][1] += z(i);
       rows_.for_own_picks(picks, t.row, [&](int own, int64_t place) {
         const float minus =
             p_.coefs.pick && column + own / 2 * 8 + own % 2 < t.columns ? t.unit * p_.coefs.pick[place] : 0;
 #pragma unroll
         for (int i = 0; i < count; ++i) z(i) -= i == own ? minus : 0;
       });
+      if constexpr (live)
+#pragma unroll
+        for (int i = 0; i < count; ++i) sums_[slot][2] += z(i) * z(i);
     }
     store<count>(line, column, z);
   }
@@ -197,8 +203,9 @@ class DlogitsEpilogue {
     }
   }
 
-  // Two rows a thread, as product_wgmma has them, leave registers for what a plain head's dlogits are made with.
-  static constexpr bool kKeepsTerms = slots <= 2 && !options;
+  // Two rows a thread, as product_wgmma has them, leave registers for what a plain head's dlogits are made with; beside
+  // the sums of live columns they spilt.
+  static constexpr bool kKeepsTerms = slots <= 2 && !options && !live;
 
   const Params& p_;
   LogitRows<with> rows_;
@@ -211,6 +218,8 @@ template <class T, int slots>
 using AnyDlogits = DlogitsEpilogue<T, slots, With::options, false, false>;
 template <class T, int slots>
 using FullDlogits = DlogitsEpilogue<T, slots, With::options, true, false>;
+template <class T, int slots>
+using PlainLiveDlogits = DlogitsEpilogue<T, slots, With::nothing, false, true>;
 template <class T, int slots>
 using AnyLiveDlogits = DlogitsEpilogue<T, slots, With::options, false, true>;
 template <class T, int slots>

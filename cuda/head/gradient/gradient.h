@@ -34,6 +34,8 @@ template <class Path, class T>
   if (p.head.distance != Distance::none)
     return Path::template multiply<T, Along::depth, Along::depth, DistanceLiveDlogits>(p.product, p, stream);
   if (full) return Path::template multiply<T, Along::depth, Along::depth, FullLiveDlogits>(p.product, p, stream);
+  if (p.head.plain() && !p.scale)
+    return Path::template multiply<T, Along::depth, Along::depth, PlainLiveDlogits>(p.product, p, stream);
   return Path::template multiply<T, Along::depth, Along::depth, AnyLiveDlogits>(p.product, p, stream);
 }
 

@@ -25,8 +25,9 @@ struct DlogitsParams {
   int stride;         // a multiple of 8
   float* row_sums;    // [parts, N]: sum over columns of d loss / d scale, of a distance of dlogits; null: not wanted
   // Of live columns: no dense term, and row_sums is [3, live_parts, N], the two others the sums of d loss / d (scale
-  // raw) without the picks, and of its square with them.
+  // raw) without the picks, and of its square with them. The first is 0 where the head is plain and no `scale` wanted.
   int live_parts = 0;
+  bool scale = false;
 };
 
 // out[ids[i]] = (sum + a b^T) / unit, in T or in float32.

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kFillThreads) add_live_rows(const __grid_const
     float sum = 0;
     for (int part = 0; part < parts; ++part) sum += p.from[(int64_t{k} * p.parts + part) * p.rows + row];
     sum /= k == 2 ? unit * unit : unit;
-    float& of = to[k][p.first + row];
+    float& of = to[k][p.lines ? p.lines[row] : p.first + row];
     of = p.fresh ? sum : of + sum;
   }
 }

@@ -160,6 +160,27 @@ __global__ void __launch_bounds__(kListThreads) write_live(const __grid_constant
   }
 }
 
+// A thread for each row.
+__global__ void __launch_bounds__(kListThreads) split_rows(const __grid_constant__ DenseRowsParams p) {
+  const int line = static_cast<int>(blockIdx.x) * kListThreads + threadIdx.x, list = line / kListRows;
+  if (line >= p.head.rows) return;
+  const int rows = p.head.rows_there.of(p.head.rows);
+  const auto rows_of = [&](int l) { return max(min(rows - l * kListRows, kListRows), 0); };
+  const auto whole = [&](int l) { return p.lists.count[l] == p.head.columns; };
+  int before = 0;
+  for (int l = 0; l < list; ++l) before += whole(l) ? rows_of(l) : 0;
+  const bool own = whole(list);
+  if (own && line < rows) {
+    const int place = before + line % kListRows;
+    p.lines[place] = line, p.ids[place] = static_cast<int>(p.head.id(line));
+  }
+  if (line % kListRows == 0) {
+    p.columns_left[list] = own ? 0 : p.lists.count[list];
+    p.rows_left[list] = own ? 0 : rows_of(list);
+  }
+  if (line == p.head.rows - 1) *p.count = before + (own ? rows_of(list) : 0);
+}
+
 // A thread for each block of rows adds the chunks up.
 __global__ void __launch_bounds__(kListThreads) sum_chunks(const __grid_constant__ LiveListParams p) {
   const int all_blocks = ceil_div(p.head.rows, kSketchRows), chunks = ceil_div(p.head.columns, kChunk);

@@ -52,6 +52,11 @@ cudaError_t list_live(const LiveListParams& p, cudaStream_t stream) {
   return launch(sum_chunks, {ceil_div(blocks, kListThreads), kListThreads, 0, stream}, p);
 }
 
+cudaError_t split_dense(const DenseRowsParams& p, cudaStream_t stream) {
+  if (p.head.rows == 0) return cudaSuccess;
+  return launch(split_rows, {ceil_div(p.head.rows, kListThreads), kListThreads, 0, stream}, p);
+}
+
 cudaError_t gather_columns(const ColumnParams& p, cudaStream_t stream) {
   if (p.most == 0) return cudaSuccess;
   return launch(gather_floats, {ceil_div(p.most, kColumnThreads), kColumnThreads, 0, stream}, p);

@@ -48,6 +48,15 @@ struct SampleListParams {
   Lists lists;
 };
 
+// The rows whose list is the whole vocabulary, ascending; and what the lists have without them.
+struct DenseRowsParams {
+  Lists lists;
+  Head head;
+  int *lines, *ids;               // [N]: which of the product's rows each is, and of the caller's
+  int* count;                     // [1]
+  int *columns_left, *rows_left;  // [lists]: 0 where a list is the whole vocabulary
+};
+
 struct LiveListParams {
   const uint32_t* picked;
   const uint16_t* sketch;  // [blocks, v] bf16
@@ -102,6 +111,7 @@ struct AddLiveSumsParams {
   bool fresh;         // nothing is there yet
   const float* unit;  // [rows] or null
   LiveSums to;
+  const int* lines = nullptr;  // where each row is in the sums; null: from `first` on
 };
 
 // The rank-one terms q_t c_t^T: one for each block, and one for the dense part of the loss, last, where there is one.
@@ -161,6 +171,7 @@ struct ReportParams {
 [[nodiscard]] cudaError_t list_sample(const SampleListParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t find_general(const GeneralParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t list_live(const LiveListParams& p, cudaStream_t stream);
+[[nodiscard]] cudaError_t split_dense(const DenseRowsParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t gather_columns(const ColumnParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t map_picks(const MapPicksParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t add_live_sums(const AddLiveSumsParams& p, cudaStream_t stream);

@@ -186,7 +186,7 @@ struct LiveGradients {
 template <class T>
 LiveGradients run_live(
     const Path& path, const HeadProblem<T>& p, const GradientProblem& g, const Sketched& s, bool full, float tau,
-    bool fill, bool wide) {
+    bool fill, bool wide, bool scale_wanted = true) {
   using Element = typename head::Planes<T>::Element;
   const HeadOnDevice<T> x(p);
   const int n = p.s.n, v = p.s.v, d = p.s.d, planes = x.kPlanes, padded = x.padded();
@@ -278,7 +278,8 @@ LiveGradients run_live(
                   out.data(),
                   kMost,
                   row_sums.data(),
-                  parts},
+                  parts,
+                  scale_wanted},
               x.kType, full, nullptr),
           "live dlogits");
       check(
@@ -390,7 +391,7 @@ LiveGradients run_live(
       head::finish(
           head::FinishParams{
               t, input_sum.data(), mixed.data(), p.o.bias ? dead(2) : nullptr, grad_input.data(),
-              p.o.distance == Distance::none ? scale.data() : nullptr},
+              p.o.distance == Distance::none && scale_wanted ? scale.data() : nullptr},
           x.kType, nullptr),
       "finish");
   if (p.o.distance != Distance::none) {
@@ -413,7 +414,8 @@ LiveGradients run_live(
 
 template <class T>
 void check_live(
-    const Path& path, const Shape& s, const Options& o, bool full, bool fill, bool wide = false, float dead = 0.75f) {
+    const Path& path, const Shape& s, const Options& o, bool full, bool fill, bool wide = false, float dead = 0.75f,
+    bool scale = true) {
   const HeadProblem<T> p(s, o, full ? 8 : 2.5f);
   const Sketched sketched = run_sketch(path, p, full);
   check_sketch(p, sketched, full, false);
@@ -428,8 +430,20 @@ void check_live(
   for (int i = 0; full && i < s.n; ++i)
     for (int k = 1; p.active[i] && k < 5; ++k) general = general || want.row[k * s.n + i] != 0;
   const Live<T> live(p, sketched.sums, general ? std::min(tau, 1.f / 4096) : tau);
-  want.solve(p, full, [&](std::vector<double>& g) { live.filter(g, sketched.sums, s.v, fill); });
-  const LiveGradients got = run_live(path, p, want, sketched, full, tau, fill, wide);
+  std::vector<double> squares(ceil_div(s.n, kBlock));
+  want.solve(p, full, [&](std::vector<double>& g) {
+    for (size_t i = 0; i < live.rows.size(); ++i)
+      for (int c = 0; c < s.v; ++c) {
+        const double x = g[size_t(live.rows[i]) * s.v + c];
+        squares[i / kBlock] += live.live[i / kList][c] ? x * x : 0;
+      }
+    live.filter(g, sketched.sums, s.v, fill);
+  });
+  const LiveGradients got = run_live(path, p, want, sketched, full, tau, fill, wide, scale);
+  for (size_t b = 0; !full && HeadOnDevice<T>(p).h.plain() && b < squares.size(); ++b)
+    expect(
+        std::fabs(got.report[3 * squares.size() + b] - squares[b]) <= 1e-3 * squares[b],
+        "the squares of a block of " + name_of(s));
   for (size_t list = 0; list < live.lists.size(); ++list) {
     expect(got.count[list] == int(live.lists[list].size()), "the length of a list of " + name_of(s));
     for (size_t j = 0; j < live.lists[list].size(); ++j)
@@ -445,7 +459,7 @@ void check_live(
   close(of_active(p, got.input), want.input, "d input", drawn.squares[0]);
   close(got.weight, want.weight, "d weight", drawn.squares[1]);
   if (o.distance != Distance::cosine) close(got.bias, want.bias, "d bias", drawn.squares[2]);
-  if (o.distance == Distance::none)
+  if (o.distance == Distance::none && scale)
     close(of_active(p, got.scale), want.scale, "d scale", (full ? 100 : 4) * drawn.squares[2]);
 }
 
@@ -471,6 +485,7 @@ void check_shapes(const Path& path) {
     const Options o = without_softcap(kSome[kWhich[i]], full);
     if (kSmallShapes[i].v >= 100) check_tame<T>(path, kSmallShapes[i], o, full);  // else there is little to sample
     check_live<T>(path, kSmallShapes[i], o, full, i % 3 > 0, i % 4 == 0);
+    if (i % 6 == 5) check_live<T>(path, kSmallShapes[i], kPlain, false, true, i > 5, 0.5f, false);
   }
   if (LOSSK_SMALL_SHAPES ? !std::is_same_v<T, Bf16> : std::is_same_v<T, float>) return;  // slow, and no other kernels
   // Several lists, and chunks of the vocabulary that several blocks of threads count.
@@ -520,6 +535,41 @@ void check_picks() {
   }
 }
 
+// Rows of lists of all columns, and what the others are left with; the last list has few rows, or none.
+void check_dense_rows(const std::vector<int>& counts, int ignored_from) {
+  HeadProblem<Bf16> p({3 * kList - 50, 60, 8}, {.ignored = true});
+  std::fill(p.active.begin(), p.active.begin() + ignored_from, 1);
+  std::fill(p.active.begin() + ignored_from, p.active.end(), 0);
+  p.active[3] = 0;
+  const HeadOnDevice<Bf16> x(p);
+  const std::vector<int> rows = rows_of(p);
+  const Buffer<int> ids(size_t{1}), count(counts), lines(size_t(p.s.n)), dense(size_t(p.s.n)), total(size_t{1});
+  const Buffer<int> columns_left(size_t{3}), rows_left(size_t{3});
+  check(
+      head::split_dense(
+          head::DenseRowsParams{
+              {ids.data(), count.data()},
+              x.h,
+              lines.data(),
+              dense.data(),
+              total.data(),
+              columns_left.data(),
+              rows_left.data()},
+          nullptr),
+      "split_dense");
+  synchronize();
+  int place = 0;
+  for (int list = 0; list < 3; ++list) {
+    const int first = list * kList, there = std::clamp(int(rows.size()) - first, 0, kList);
+    const bool whole = counts[list] == p.s.v;
+    expect(columns_left.values()[list] == (whole ? 0 : counts[list]), "the columns that a list is left with");
+    expect(rows_left.values()[list] == (whole ? 0 : there), "the rows that a list is left with");
+    for (int i = first; whole && i < first + there; ++i, ++place)
+      expect(lines.values()[place] == i && dense.values()[place] == rows[i], "a row that has all columns");
+  }
+  expect(total.values()[0] == place, "how many rows have all columns");
+}
+
 template <class T>
 void check_same_bits(const Path& path) {
   random_source().seed(7);
@@ -538,6 +588,11 @@ void check_same_bits(const Path& path) {
 }
 
 LOSSK_TEST(live_picks) { check_picks(); }
+LOSSK_TEST(live_dense_rows) {
+  check_dense_rows({60, 7, 60}, 3 * kList - 80);
+  check_dense_rows({7, 60, 0}, 2 * kList - 10);
+  check_dense_rows({7, 60, 5}, 3 * kList - 60);
+}
 LOSSK_TEST(live_mma_bf16) { check_shapes<Bf16>(head::kMmaSync); }
 LOSSK_TEST(live_mma_fp16) { check_shapes<Fp16>(head::kMmaSync); }
 LOSSK_TEST(live_mma_fp32) { check_shapes<float>(head::kMmaSync); }
