@@ -61,6 +61,13 @@ def test_a_vocabulary_so_long_that_a_gpu_cuts_it_for_the_gradient_of_input(optio
 
 
 @each_dtype(only=FLOAT32_AND_HALVES)
+@pytest.mark.parametrize("rows", [30, 100])
+@pytest.mark.parametrize("option", ["plain", "everything_hard"])
+def test_dlogits_where_a_gpu_will_write_the_gradient_of_the_weight(option, rows, dtype, device):
+    check(random_problem(rows, 2003, 304, dtype, device=device, reduction="none", **OPTIONS[option]))
+
+
+@each_dtype(only=FLOAT32_AND_HALVES)
 @pytest.mark.parametrize("vocab", [203, 4099])
 @pytest.mark.parametrize("option", ["plain", "everything_hard", "everything_soft"])
 def test_gradients_made_in_the_forward(option, vocab, dtype, device, monkeypatch):
@@ -165,8 +172,9 @@ def test_gradients_accumulate(reduction, device):
 
 @each_reduction
 @each_dtype(only=FLOAT32_AND_HALVES[1:])
-def test_float32_gradients_of_a_half_precision_weight(reduction, dtype, device):
-    p = random_problem(400, 203, 40, dtype, device=device, reduction=reduction)
+@pytest.mark.parametrize(("rows", "vocab", "dim"), [(400, 203, 40), (30, 2003, 304)])
+def test_float32_gradients_of_a_half_precision_weight(rows, vocab, dim, reduction, dtype, device):
+    p = random_problem(rows, vocab, dim, dtype, device=device, reduction=reduction)
     exact = p.cast(torch.float64).gradients(reference.linear_cross_entropy)["grad of linear_weight"]
     rounded = p.gradients(linear_cross_entropy)["grad of linear_weight"]
     leaves = p.leaves()

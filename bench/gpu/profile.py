@@ -4,6 +4,7 @@ With a call, recompute, kept or live, that one alone, once and not profiled: for
 """
 
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -28,9 +29,15 @@ def calls(p: problems.Problem) -> dict[str, Callable[[], object]]:
 
 
 def kernels_of(run: Callable[[], object], repeat: int = 3) -> None:
-    """Each kernel's number of launches, milliseconds, and what is between them, of one run."""
+    """Each kernel's number of launches, milliseconds, and what is between them, of one run; and a run's time without the
+    profiler, which slows the host down."""
     run()
     torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(repeat):
+        run()
+    torch.cuda.synchronize()
+    alone = (time.perf_counter() - started) * 1e3 / repeat
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as recorded:
         for _ in range(repeat):
             run()
@@ -41,7 +48,8 @@ def kernels_of(run: Callable[[], object], repeat: int = 3) -> None:
         times[event.name] += event.time_range.elapsed_us() / 1e3 / repeat
         counts[event.name] += 1
     whole = (max(e.time_range.end for e in events) - min(e.time_range.start for e in events)) / 1e3 / repeat
-    print(f"{whole:9.3f} ms in all, {sum(times.values()):.3f} in kernels, {len(events) // repeat} launches")
+    kernels = f"{sum(times.values()):.3f} in kernels, {len(events) // repeat} launches"
+    print(f"{alone:9.3f} ms a run; {whole:.3f} under the profiler, {kernels}")
     for name in sorted(times, key=times.get, reverse=True)[:12]:
         print(f"{times[name]:9.3f} ms {counts[name] // repeat:5} x  {name[:150]}")
 

@@ -8,10 +8,11 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
   if (x.n == 0 || x.v == 0 || !wanted.any()) return;
   const int most = columns_at_a_time(x);
   const auto parts_of_row = [&](int columns) { return x.path.parts * ceil_div(columns, kSpan); };
-  FromDlogits products(x, wanted, grads, most, parts_of_row(most));
+  const int widest = std::max(most, columns_in_gradient(x, grads.weight, 0));
+  FromDlogits products(x, wanted, grads, most, parts_of_row(widest));
   products.find_units(coefs, full);
-  for (int first = 0; first < x.v; first += most) {
-    const int count = std::min(most, x.v - first);
+  for (int first = 0, count = 0; first < x.v; first += count) {
+    count = products.begin(first);
     const Matrix weight = x.weight(first, count);
     x.run(x.path.dlogits(
         {.product = {x.input(), weight, x.d, kSpan, x.head.rows_there},
@@ -19,7 +20,7 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
          .coefs = coefs,
          .unit = products.unit(),
          .out = products.dlogits(),
-         .stride = products.stride,
+         .stride = products.stride(),
          .row_sums = products.row_sums()},
         x.type, full, x.device.stream));
     products.add(first, weight, parts_of_row(count));

@@ -57,7 +57,7 @@ class SideBackward {
   }
 
   SideDlogits dlogits() const { return {products_.dlogits(), products_.unit(), products_.row_sums(), x_.type}; }
-  int stride() const { return products_.stride; }
+  int stride() const { return products_.stride(); }
   void add(int first, const Matrix& weight) { products_.add(first, weight, ceil_div(weight.rows, kCompareSpan)); }
 
  private:

@@ -6,6 +6,11 @@ namespace lossk::head {
 
 using device::Element;
 
+// Longer parts add to d input's sums less often, which is a quarter of its time at 4096 columns (NOTES.md), 4 % at
+// these. But blocks that walk far along a product's depth drift apart, and share less of what L2 holds.
+constexpr int kWidestPart = 32768;
+constexpr int64_t kRoomAlignment = 256;
+
 Gradients gradient_tensors(const Operands& x, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype) {
   const auto make = [&](bool want, std::vector<int64_t> shape, ScalarType dtype, bool written) {
     if (!want) shape = {0};
@@ -26,14 +31,24 @@ Tensor with_dense(const Operands& x, const Tensor& row_coef) {
   return both;
 }
 
+int columns_in_gradient(const Operands& x, const Tensor& grad_weight, int first) {
+  // A distance has parts of d weight in float32 beside it.
+  if (grad_weight.numel() == 0 || x.head.distance != Distance::none) return 0;
+  const int64_t line = x.d * bytes_of(grad_weight.scalar_type()), column = 2 * int64_t{x.planes()} * x.n;
+  const int64_t fit = ((x.v - first) * line - kRoomAlignment) / (line + column) / kSpan * kSpan;
+  return static_cast<int>(std::clamp<int64_t>(fit, 0, std::min(kWidestPart, x.most_columns(kSpan))));
+}
+
 FromDlogits::FromDlogits(Operands& x, const Wanted& wanted, const Gradients& grads, int most, int row_parts)
-    : stride(std::min(most, round_up(x.v, 8))),
-      x_(x),
+    : x_(x),
       wanted_(wanted),
       grads_(grads),
+      most_(most),
       own_rows_(distance() && wanted.input),
       own_columns_(distance() && wanted.weight),
-      out_(x.scratch({x.planes(), x.n, stride}, x.type == Element::fp16 ? ScalarType::Half : ScalarType::BFloat16)),
+      out_(x.scratch(
+          {x.planes(), x.n, std::min(most, round_up(x.v, 8))},
+          x.type == Element::fp16 ? ScalarType::Half : ScalarType::BFloat16)),
       sum_(x.scratch({wanted.input && (most < x.v || distance()) ? x.n : 0, x.d}, ScalarType::Float)),
       row_sums_tensor_(x.scratch({wanted.scale || own_rows_ ? row_parts : 0, x.n}, ScalarType::Float)),
       unit_tensor_(x.scratch({x.type == Element::fp16 ? x.n + 1 : 0}, ScalarType::Float)),
@@ -43,7 +58,9 @@ FromDlogits::FromDlogits(Operands& x, const Wanted& wanted, const Gradients& gra
       weight_sum_(x.scratch({own_columns_ ? std::min(most, x.v) : 0, x.d}, ScalarType::Float)),
       input_slices_(x, wanted.input ? x.n : 0, x.d, std::min(most, x.v)),
       unit_(x.type == Element::fp16 ? data<float>(unit_tensor_) : nullptr),
-      row_sums_(wanted.scale || own_rows_ ? data<float>(row_sums_tensor_) : nullptr) {
+      row_sums_(wanted.scale || own_rows_ ? data<float>(row_sums_tensor_) : nullptr),
+      dlogits_(out_.data_ptr()),
+      stride_(static_cast<int>(out_.size(2))) {
   // A distance needs the rows to the end.
   const bool same = grads.input.scalar_type() == x.like.scalar_type() && !distance();
   x.lay_out_input(wanted.input && same ? std::optional(grads.input) : std::nullopt);
@@ -58,12 +75,25 @@ void FromDlogits::find_units(const Coefs& coefs, bool full, const float* bound) 
   if (wanted_.weight) input_by_columns_ = x_.input_by_columns(data<float>(times_));
 }
 
+int FromDlogits::begin(int first) {
+  const int left = x_.v - first, room = columns_in_gradient(x_, grads_.weight, first);
+  if (room <= std::min(most_, left)) {
+    dlogits_ = out_.data_ptr(), stride_ = static_cast<int>(out_.size(2));
+    return std::min(most_, left);
+  }
+  stride_ = room;
+  const int64_t end = grads_.weight.numel() * bytes_of(grads_.weight.scalar_type());
+  const int64_t place = (end - x_.planes() * plane() * 2) / kRoomAlignment * kRoomAlignment;
+  dlogits_ = static_cast<char*>(grads_.weight.data_ptr()) + place;
+  return room;
+}
+
 void FromDlogits::add(int first, const Matrix& weight, int row_parts) {
   const int count = weight.rows;
   if (wanted_.weight) add_weight(first, count);
   if (wanted_.bias || own_columns_)
     x_.run(column_sums(
-        {dlogits(), x_.n, stride, count, x_.head.rows_there, unit_,
+        {dlogits(), x_.n, stride_, count, x_.head.rows_there, unit_,
          data<float>(own_columns_ ? of_columns_ : grads_.bias) + first},
         x_.type, x_.device.stream));
   if (own_columns_) own_weight(first, weight);
@@ -108,7 +138,7 @@ void FromDlogits::own_input() {
 void FromDlogits::add_weight(int first, int count) {
   const ScalarType dtype = grads_.weight.scalar_type();
   x_.run(x_.path.store(
-      {.product = {{dlogits(), count, stride, plane()}, input_by_columns_, x_.n, kSpan, {}, x_.head.rows_there},
+      {.product = {{dlogits(), count, stride_, plane()}, input_by_columns_, x_.n, kSpan, {}, x_.head.rows_there},
        .out = own_columns_ ? weight_sum_.data_ptr()
                            : static_cast<char*>(grads_.weight.data_ptr()) + int64_t{first} * x_.d * bytes_of(dtype),
        .wide = own_columns_ || dtype == ScalarType::Float,
@@ -127,7 +157,7 @@ void FromDlogits::add_input(int first, const Matrix& weight) {
   if (last && x_.head.ids) torch::stable::zero_(whole);
   x_.run(x_.path.store(
       {.product =
-           {.a = {dlogits(), x_.n, stride, plane()},
+           {.a = {dlogits(), x_.n, stride_, plane()},
             .b = {weight.data, x_.d, weight.stride, weight.plane},
             .depth = weight.rows,
             .span = kSpan,

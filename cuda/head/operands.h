@@ -12,7 +12,10 @@
 
 namespace lossk::head {
 
-constexpr int64_t kWorkspaceBytes = 64 << 20;  // of dlogits at a time, and of what of the weight is laid out anew
+#ifndef LOSSK_WORKSPACE_BYTES  // tests want several parts of few columns
+#define LOSSK_WORKSPACE_BYTES (int64_t{64} << 20)
+#endif
+constexpr int64_t kWorkspaceBytes = LOSSK_WORKSPACE_BYTES;  // of dlogits, and of what of the weight is laid out anew
 
 // `rows` of a matrix from line `first` on; of one that is contiguous along its rows, lines are steps of depth.
 inline Matrix from_line(Matrix m, int64_t first, int rows) {
