@@ -34,6 +34,8 @@ def pytest_configure(config):
         import emulated
 
         emulated.replace_cpu_kernels()
+        # What a kernel leaves unwritten is nan: torch then fills new memory.
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def on_gpu_kernels(item) -> bool:

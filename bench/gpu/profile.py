@@ -29,7 +29,7 @@ def calls(p: problems.Problem) -> dict[str, Callable[[], object]]:
 
 
 def kernels_of(run: Callable[[], object], repeat: int = 3) -> None:
-    """Each kernel's number of launches, milliseconds, and what is between them, of one run; and a run's time without the
+    """Each kernel's launches and milliseconds, and what is between them, of one run; and a run's time without the
     profiler, which slows the host down."""
     run()
     torch.cuda.synchronize()

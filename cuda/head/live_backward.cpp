@@ -37,6 +37,7 @@ class LiveBackward {
         ids_(x.scratch({lists_, x.v}, ScalarType::Int)),
         count_(x.scratch({lists_}, ScalarType::Int)),
         left_(x.scratch({2, lists_}, ScalarType::Int)),
+        first_list_(x.scratch({x.v}, ScalarType::Int)),
         dense_(x.scratch({2 * int64_t{x.n} + 1}, ScalarType::Int)),
         over_dead_(x.scratch({3, blocks_ + 1}, ScalarType::Double)),
         sums_(x.scratch({3, x.n}, ScalarType::Float)),
@@ -57,8 +58,7 @@ class LiveBackward {
     list();
     Tensor input_sum = x_.scratch({wanted_.input ? x_.n : 0, x_.d}, ScalarType::Float);
     const bool wide = wanted_.weight && grads_.weight.scalar_type() == ScalarType::Float;
-    Tensor weight_sum = wide ? grads_.weight : x_.zeros({wanted_.weight ? x_.v : 0, x_.d}, ScalarType::Float);
-    if (wide) torch::stable::zero_(weight_sum);
+    Tensor weight_sum = wide ? grads_.weight : x_.scratch({wanted_.weight ? x_.v : 0, x_.d}, ScalarType::Float);
     visit(input_sum, weight_sum);
     fill(input_sum, weight_sum);
     Tensor live = x_.zeros({4, blocks_}, ScalarType::Float);
@@ -78,19 +78,20 @@ class LiveBackward {
     if (full_)
       x_.run(find_general({coefs_, x_.head, reinterpret_cast<uint32_t*>(data<int>(general_))}, x_.device.stream));
     x_.run(mark_picks({x_.index, x_.head, marks}, x_.device.stream));
-    x_.run(list_live(
-        {.picked = marks,
-         .sketch = t_.sketch,
-         .head = x_.head,
-         .tau = t_.tau,
-         .general = t_.general,
-         .counts = data<int>(counts),
-         .sums = data<double>(sums),
-         .lists = t_.lists,
-         .mass = over_dead(0),
-         .square = over_dead(1),
-         .bias = over_dead(2)},
-        x_.device.stream));
+    const LiveListParams lists{
+        .picked = marks,
+        .sketch = t_.sketch,
+        .head = x_.head,
+        .tau = t_.tau,
+        .general = t_.general,
+        .counts = data<int>(counts),
+        .sums = data<double>(sums),
+        .lists = t_.lists,
+        .mass = over_dead(0),
+        .square = over_dead(1),
+        .bias = over_dead(2)};
+    x_.run(list_live(lists, x_.device.stream));
+    x_.run(find_first_lists(lists, data<int>(first_list_), x_.device.stream));
   }
 
   bool by_units() const { return x_.type == Element::fp16; }
@@ -114,6 +115,7 @@ class LiveBackward {
     Head head;       // the rows with these columns
     const int* ids;  // of the vocabulary; null: from `first` on
     int first;
+    int number;  // of d weight's sums: the whole vocabulary's is 0, then the lists'
     bool fresh;  // the rows' first
   };
   // Of dlogits: `columns` of one row at most.
@@ -167,7 +169,7 @@ class LiveBackward {
     for (int first = 0; first < x_.v; first += space.columns) {
       const int columns = std::min(space.columns, x_.v - first);
       head.first = first, head.columns = columns;
-      visit(rows, {x_.weight(first, columns), head, nullptr, first, first == 0}, space, input_sum, weight_sum);
+      visit(rows, {x_.weight(first, columns), head, nullptr, first, 0, first == 0}, space, input_sum, weight_sum);
     }
   }
 
@@ -198,7 +200,7 @@ class LiveBackward {
       columns.open(ids, data<int>(left_) + list, first_row, count, rows.there);
       for (int first = 0; first < x_.v; first += most)
         visit(
-            rows, {columns.weight(first), columns.part(first), ids + first, 0, first == 0}, space, input_sum,
+            rows, {columns.weight(first), columns.part(first), ids + first, 0, list + 1, first == 0}, space, input_sum,
             weight_sum);
     }
   }
@@ -238,7 +240,14 @@ class LiveBackward {
     if (wanted_.weight) {
       float* sum = data<float>(weight_sum) + int64_t{c.first} * x_.d;
       x_.run(x_.path.store(
-          {.product = {{out, most, stride, plane}, r.by_columns, r.rows, kSpan, columns_there, r.there},
+          {.product =
+               {.a = {out, most, stride, plane},
+                .b = r.by_columns,
+                .depth = r.rows,
+                .span = kSpan,
+                .rows_there = columns_there,
+                .depth_there = r.there,
+                .only_with_depth = true},
            .out = sum,
            .wide = true,
            .sum = sum,
@@ -249,7 +258,9 @@ class LiveBackward {
            .columns = x_.d,
            .first = false,
            .last = false,
-           .sum_by_ids = true},
+           .sum_by_ids = true,
+           .number = c.number,
+           .first_of = data<int>(first_list_) + c.first},
           x_.type, Along::rows, Along::rows, x_.device.stream));
     }
     if (float* totals = column_totals())
@@ -346,7 +357,9 @@ class LiveBackward {
              .rows = count,
              .columns = x_.d,
              .first = false,
-             .last = !distance()},
+             .last = !distance(),
+             .number = kNoList,
+             .first_of = data<int>(first_list_) + first},
             x_.type, Along::rows, Along::rows, x_.device.stream));
         if (distance())
           x_.run(take_off_own(
@@ -394,7 +407,7 @@ class LiveBackward {
   const Wanted wanted_;
   const Gradients& grads_;
   const int blocks_, lists_, terms_;
-  Tensor picked_, general_, ids_, count_, left_, dense_, over_dead_, sums_, of_columns_, mixed_;
+  Tensor picked_, general_, ids_, count_, left_, first_list_, dense_, over_dead_, sums_, of_columns_, mixed_;
   TermParams t_{};
 };
 

@@ -43,8 +43,12 @@ struct StoreParams {
   int rows, columns;
   bool first, last;         // of the products that are summed: nothing is there yet; round the sum
   bool sum_by_ids = false;  // sum has its rows where out has
-  float* slices =
-      nullptr;  // [product.slices, rows, columns] of what each made; scratch, not looked at where there is one
+  // Of several that add to a sum, the number of this product, and [rows of out] of the first for each row: it writes
+  // what those after it read. null: all read.
+  int number = 0;
+  const int* first_of = nullptr;
+  // [product.slices, rows, columns] of what each slice made: scratch, not looked at where there is one.
+  float* slices = nullptr;
 };
 
 // What float16 wants: a row's dlogits are multiplied by a unit of their own before they are rounded, after which

@@ -22,13 +22,15 @@ class StoreEpilogue {
     const bool there = row < p_.count.of(p_.rows);
     const float back = there && p_.unit ? 1 / p_.unit[p_.unit_by_row ? row : 0] : 1;
     const int64_t own = int64_t{row} * p_.columns;
-    const int64_t line = there && p_.ids ? int64_t{p_.ids[row]} * p_.columns : own;
+    const int id = there && p_.ids ? p_.ids[row] : row;
+    const bool before = !p_.first && there && (!p_.first_of || p_.first_of[id] < p_.number);
+    const int64_t line = int64_t{id} * p_.columns;
     const int64_t sums = slice_ + (p_.sum_by_ids ? line : own);
     const int columns = there ? p_.columns - column : 0;  // from this thread's first on
 #pragma unroll
     for (int i = 0; i < count; ++i) z(i) *= back;
-    if (p_.columns % 2 == 0) floats<count, true>(sums, line, column, columns, z);
-    else floats<count, false>(sums, line, column, columns, z);
+    if (p_.columns % 2 == 0) floats<count, true>(sums, line, column, columns, before, z);
+    else floats<count, false>(sums, line, column, columns, before, z);
     if (!p_.last || kWide || p_.wide) return;
     const int lane = lane_index() % 4;
 #pragma unroll
@@ -49,8 +51,8 @@ class StoreEpilogue {
 
   // What is read and written as float32. `even`: rows of an even length, whose pairs are aligned.
   template <int count, bool even, class Sums>
-  LOSSK_DEVICE void floats(int64_t sums, int64_t line, int column, int columns, const Sums& z) const {
-    if (!p_.first) add_before<count, even>(p_.sum + sums + column, columns, z);
+  LOSSK_DEVICE void floats(int64_t sums, int64_t line, int column, int columns, bool before, const Sums& z) const {
+    if (before) add_before<count, even>(p_.sum + sums + column, columns, z);
     if (!p_.last) write_floats<count, even>(p_.sum + sums + column, columns, z);
     else if (kWide || p_.wide) write_floats<count, even>(static_cast<float*>(p_.out) + line + column, columns, z);
   }

@@ -160,6 +160,17 @@ __global__ void __launch_bounds__(kListThreads) write_live(const __grid_constant
   }
 }
 
+// A thread for each column.
+__global__ void __launch_bounds__(kListThreads) first_lists(const __grid_constant__ LiveListParams p, int* first) {
+  const int v = static_cast<int>(blockIdx.x) * kListThreads + threadIdx.x, lists = ceil_div(p.head.rows, kListRows);
+  if (v >= p.head.columns) return;
+  const InLive in = in_live(p);
+  int number = kNoList;
+  for (int list = lists - 1; list >= 0 && number > 0; --list)
+    number = p.lists.count[list] == p.head.columns ? 0 : in(list, v) ? list + 1 : number;
+  first[v] = number;
+}
+
 // A thread for each row.
 __global__ void __launch_bounds__(kListThreads) split_rows(const __grid_constant__ DenseRowsParams p) {
   const int line = static_cast<int>(blockIdx.x) * kListThreads + threadIdx.x, list = line / kListRows;

@@ -57,6 +57,11 @@ cudaError_t split_dense(const DenseRowsParams& p, cudaStream_t stream) {
   return launch(split_rows, {ceil_div(p.head.rows, kListThreads), kListThreads, 0, stream}, p);
 }
 
+cudaError_t find_first_lists(const LiveListParams& p, int* first, cudaStream_t stream) {
+  if (p.head.columns == 0) return cudaSuccess;
+  return launch(first_lists, {ceil_div(p.head.columns, kListThreads), kListThreads, 0, stream}, p, first);
+}
+
 cudaError_t gather_columns(const ColumnParams& p, cudaStream_t stream) {
   if (p.most == 0) return cudaSuccess;
   return launch(gather_floats, {ceil_div(p.most, kColumnThreads), kColumnThreads, 0, stream}, p);

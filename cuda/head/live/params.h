@@ -172,6 +172,10 @@ struct ReportParams {
 [[nodiscard]] cudaError_t find_general(const GeneralParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t list_live(const LiveListParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t split_dense(const DenseRowsParams& p, cudaStream_t stream);
+// first[v] = 0 where a list is the whole vocabulary, else the number, from 1 on, of the first that has v; kNoList:
+// none.
+constexpr int kNoList = INT_MAX;
+[[nodiscard]] cudaError_t find_first_lists(const LiveListParams& p, int* first, cudaStream_t stream);
 [[nodiscard]] cudaError_t gather_columns(const ColumnParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t map_picks(const MapPicksParams& p, cudaStream_t stream);
 [[nodiscard]] cudaError_t add_live_sums(const AddLiveSumsParams& p, cudaStream_t stream);

@@ -74,6 +74,8 @@ Gradients run_gradient(
                   true,
                   true,
                   false,
+                  0,
+                  nullptr,
                   slices.data()},
               x.kType, head::Along::rows, head::Along::rows, nullptr),
           "d weight");
@@ -112,6 +114,8 @@ Gradients run_gradient(
                   first == 0,
                   first + count == v,
                   false,
+                  0,
+                  nullptr,
                   slices.data()},
               x.kType, head::Along::depth, head::Along::rows, nullptr),
           "d input");

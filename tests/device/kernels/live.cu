@@ -212,22 +212,24 @@ LiveGradients run_live(
   if (full) check(head::find_general(head::GeneralParams{coefs, x.h, general.data()}, nullptr), "find_general");
   const uint32_t* any_general = full ? general.data() : nullptr;
   check(head::mark_picks(head::MarkParams{x.index(), x.h, picked.data()}, nullptr), "mark_picks");
-  check(
-      head::list_live(
-          head::LiveListParams{
-              picked.data(),
-              sketch.data(),
-              x.h,
-              tau,
-              any_general,
-              counts.data(),
-              chunk_sums.data(),
-              {ids.data(), count.data()},
-              dead(0),
-              dead(1),
-              dead(2)},
-          nullptr),
-      "list_live");
+  const head::LiveListParams live_lists{picked.data(),
+                                        sketch.data(),
+                                        x.h,
+                                        tau,
+                                        any_general,
+                                        counts.data(),
+                                        chunk_sums.data(),
+                                        {ids.data(), count.data()},
+                                        dead(0),
+                                        dead(1),
+                                        dead(2)};
+  check(head::list_live(live_lists, nullptr), "list_live");
+  const Buffer<int> first_list(size_t(v) + 1);
+  check(head::find_first_lists(live_lists, first_list.data(), nullptr), "find_first_lists");
+  synchronize();
+  const std::vector<int> counted = count.values();
+  const bool whole = v > 0 && std::count(counted.begin(), counted.end(), v) > 0;  // here a list as the others are
+  const int* first_of = whole ? nullptr : first_list.data();
 
   head::TermParams t{};
   const Buffer<float> sums(size_t(3) * n), missing(size_t(2) * n), c(size_t(terms) * d), mixed(size_t(terms) * d);
@@ -245,7 +247,8 @@ LiveGradients run_live(
   const int parts = path.parts, tall = std::min(kList, n);
   const Buffer<Element> out(size_t(planes) * tall * kMost);
   const Buffer<float> row_sums(size_t(3) * parts * tall), unit(size_t(n) + 1), times(size_t{1} * n);
-  const Buffer<float> input_sum(size_t(n) * d), weight_sum(std::vector<float>(size_t(v) * d, 0));
+  const Buffer<float> input_sum(size_t(n) * d), cleared(std::vector<float>(size_t(whole ? v : 0) * d, 0));
+  const Buffer<float> not_cleared(size_t(whole ? 0 : v) * d), &weight_sum = whole ? cleared : not_cleared;
   const Buffer<float> bias(std::vector<float>(v, 0)), scale(std::vector<float>(n, 0));
   const Buffer<T> grad_input(size_t(n) * d), narrow_weight(size_t(v) * d);
   head::Matrix by_columns = x.input_by_columns();
@@ -292,7 +295,14 @@ LiveGradients run_live(
       check(
           path.store(
               head::StoreParams{
-                  {{out.data(), kMost, kMost, plane}, from(by_columns, d), rows, 256, part.columns_there, rows_there},
+                  {{out.data(), kMost, kMost, plane},
+                   from(by_columns, d),
+                   rows,
+                   256,
+                   part.columns_there,
+                   rows_there,
+                   {},
+                   true},
                   weight_sum.data(),
                   true,
                   weight_sum.data(),
@@ -304,7 +314,9 @@ LiveGradients run_live(
                   d,
                   false,
                   false,
-                  true},
+                  true,
+                  list + 1,
+                  first_of},
               x.kType, head::Along::rows, head::Along::rows, nullptr),
           "live d weight");
       check(
@@ -382,7 +394,10 @@ LiveGradients run_live(
                 width,
                 d,
                 false,
-                p.o.distance == Distance::none},
+                p.o.distance == Distance::none,
+                false,
+                head::kNoList,
+                first_of ? first_of + first : nullptr},
             x.kType, head::Along::rows, head::Along::rows, nullptr),
         "fill of d weight");
   }
@@ -489,7 +504,8 @@ void check_shapes(const Path& path) {
   }
   if (LOSSK_SMALL_SHAPES ? !std::is_same_v<T, Bf16> : std::is_same_v<T, float>) return;  // slow, and no other kernels
   // Several lists, and chunks of the vocabulary that several blocks of threads count.
-  check_live<T>(path, {400, 300, 8}, {.bias = true, .ignored = true}, false, true);
+  check_live<T>(path, {400, 300, 8}, {.bias = true, .ignored = true}, false, true);  // all picked by one row or another
+  check_live<T>(path, {330, 1500, 8}, {.bias = true}, false, true, false, 0.9f);
   if (!LOSSK_SMALL_SHAPES) check_live<T>(path, {5, 4500, 8}, {.bias = true}, false, true);
 }
 
