@@ -239,7 +239,7 @@ def test_the_runs_say_what_they_are():
     script = str(check.ROOT / "bench" / "gpu" / "runs.sh")
     said = subprocess.run(["bash", script, "no such run"], capture_output=True, text=True)
     assert said.returncode == 2 and not said.stderr
-    for run in ("pack", "check", "ops", "heads", "training"):
+    for run in ("pack", "check", "ops", "heads", "training", "profile", "compare"):
         assert f"runs.sh {run} " in said.stdout and f"\n{run}() {{\n" in Path(script).read_text()
     families = set(re.findall(r"--only (\w+)", Path(script).read_text()))
     assert families == FAMILIES.keys() - {"live_lists"}  # two more builds: for a run of its own

@@ -1,6 +1,6 @@
 """`python -m bench.gpu.profile [SHAPE [N [CALL]]]`: where the time of a head's forward and backward goes, by kernel.
 
-With a call, recompute, kept or live, that one alone, once and not profiled: for ncu.
+With a call, recompute, kept, live or all_live, that one alone, once and not profiled: for ncu.
 """
 
 import sys
@@ -25,6 +25,7 @@ def calls(p: problems.Problem) -> dict[str, Callable[[], object]]:
         "recompute": gradients,
         "kept": kept_gradients(p.input.detach(), p.weight.detach(), p.target),
         "live": lambda: gradients(tau=2.0**-8),
+        "all_live": lambda: gradients(tau=2.0**-40),
     }
 
 

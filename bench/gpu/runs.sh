@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Everything that a GPU is to say, in four runs of ten minutes, on a machine without a network that forgets.
 #
-#   runs.sh pack       before, where there is a network, ten minutes and more: build/carry, of which all runs want cuda.txz
+#   runs.sh pack       before, where there is a network, ten minutes and more: build/carry, of which all runs want cuda.txz.
+#                      BEFORE=COMMIT: and the GPU library of that commit, for compare
 #   runs.sh check      device tests, pytest, compute-sanitizer; wants tests.txz
 #   runs.sh ops        each op beside its peers, and cross-entropy of the first heads; wants peers.txz, as does heads
 #   runs.sh heads      distances, then cross-entropy goes on where it ended
 #   runs.sh training   a model of 100 M parameters with both heads
 #   runs.sh profile    the time of each kernel of a head, and what ncu says of its products, two minutes
+#   runs.sh compare    the time of each kernel, by this library and by the one before, in both orders; wants before.txz
 #
 # TIME: seconds that check and ops may take, where ten minutes are too many. What it has goes to $OUT after each part, as
 # archives of bench/results and logs: unpack them in the project's folder.
@@ -22,16 +24,29 @@ pack() {
   git rev-parse HEAD > $device/commit
   cmake -G Ninja -S tests/device -B $device -DLOSSK_GPU=90a -DCMAKE_BUILD_TYPE=Release
   cmake --build $device -j2
-  pip wheel . --no-build-isolation --no-deps --no-index -w build/pack \
-    -Cbuild-dir="$PWD/build/pack/package" -Ccmake.define.LOSSK_CUDA=ON -Ccmake.define.LOSSK_SM=90
-  unzip -o -j build/pack/lossk-*.whl lossk/_cuda.so -d $device
+  library . $device
   tar cJf build/carry/tests.txz -C $device conformance kernels
   tar cJf build/carry/cuda.txz -C $device _cuda.so commit
+  if [ -n "${BEFORE:-}" ]; then
+    [ -d build/pack/source ] || git worktree add --force --detach build/pack/source "$BEFORE"
+    git -C build/pack/source checkout --detach "$BEFORE"
+    library build/pack/source build/pack/before
+    mv build/pack/before/_cuda.so build/pack/before/before.so
+    tar cJf build/carry/before.txz -C build/pack/before before.so
+  fi
   [ -d build/peers ] || python3 -m bench.gpu peers
   python3 -c "from bench.gpu.peers import *; join(WHEELS, ROOT / 'build/pack/wheels')"
   for wheel in build/pack/wheels/*.whl; do unzip -qo "$wheel" -d build/pack/peers; done
   tar c -C build/pack peers | xz --x86 --lzma2=preset=9e,dict=192MiB > build/carry/peers.txz
   ls -l build/carry
+}
+
+# _cuda.so of a source folder, into another.
+library() {
+  rm -f build/pack/lossk-*.whl
+  pip wheel "$1" --no-build-isolation --no-deps --no-index -w build/pack \
+    -Cbuild-dir="$PWD/build/pack/package-$(basename "$2")" -Ccmake.define.LOSSK_CUDA=ON -Ccmake.define.LOSSK_SM=90
+  unzip -o -j build/pack/lossk-*.whl lossk/_cuda.so -d "$2"
 }
 
 unpack() {
@@ -109,6 +124,20 @@ profile() {
   save profile
 }
 
+compare() {
+  package
+  unpack before $device
+  local turn=0
+  for which in before _cuda _cuda before; do
+    cp $device/$which.so "$site/lossk/_cuda.so"
+    for n in 8192 128; do
+      timeout 60 python3 -m bench.gpu.profile reference $n > $logs/compare-$((turn++))-$which-$n.log 2>&1
+    done
+  done
+  cp $device/_cuda.so "$site/lossk/_cuda.so"
+  save compare
+}
+
 save() {
   find bench/results -mindepth 1 -maxdepth 1 ! -name cpu -exec cp -r {} $keep/ \;
   tar czf "$OUT/$1.tgz" bench/results $logs
@@ -142,7 +171,7 @@ training() {
 }
 
 case ${1:-} in
-  pack | check | profile) "$1" ;;
+  pack | check | profile | compare) "$1" ;;
   ops | heads | training)
     [ -d build/gpu/peers ] || [ "$1" = training ] || unpack peers build/gpu
     package

@@ -62,7 +62,7 @@ void loss_and_gradient(
   Tensor unit = x.scratch({by_units ? most + 1 : 0}, ScalarType::Float);
   Tensor times = x.scratch({by_units ? most : 0}, ScalarType::Float);
   const float* by = by_units ? data<float>(unit) : nullptr;
-  const Slices input_slices(x, wanted.input ? most : 0, x.d, x.v);
+  const Slices input_slices(x, wanted.input ? most : 0, x.d, x.v, LOSSK_KEPT_BYTES / 8);
   if (c.full) x.run(sum_aux({x.head.aux, x.v, data<double>(s.aux_sum)}, x.device.stream));
   const Matrix weight = x.weight(0, x.v);
   for (int first = 0; first < x.n; first += most) {

@@ -42,11 +42,15 @@ inline int columns_at_a_time(const Operands& x, int64_t bytes = kWorkspaceBytes)
 // it: nobody has written there yet.
 int columns_in_gradient(const Operands& x, const Tensor& grad_weight, int first);
 
-// The depth of a product into `columns` columns in slices (product/slices.h), and where they lie.
+// The depth of a product into `columns` columns in slices (product/slices.h), as many as `bytes` hold, and where they
+// lie.
 class Slices {
  public:
-  Slices(const Operands& x, int rows, int columns, int depth)
-      : count(slices_of(rows, columns, depth, x.planes())),
+  Slices(const Operands& x, int rows, int columns, int depth, int64_t bytes = kWorkspaceBytes)
+      : count(
+            static_cast<int>(std::clamp<int64_t>(
+                bytes / std::max<int64_t>(4 * int64_t{rows} * columns, 1), 1,
+                slices_of(rows, columns, depth, x.planes())))),
         tensor_(x.scratch({count > 1 ? count : 0, rows, columns}, ScalarType::Float)) {}
   float* sums() const { return count > 1 ? data<float>(tensor_) : nullptr; }
 
