@@ -55,16 +55,23 @@ def test_options(option, reduction, dtype, device):
 
 @each_dtype(only=FLOAT32_AND_HALVES)
 @each_reduction
+@pytest.mark.parametrize("rows", [9, 30])
 @pytest.mark.parametrize("option", ["plain", "everything_hard"])
-def test_a_vocabulary_so_long_that_a_gpu_cuts_it_for_the_gradient_of_input(option, reduction, dtype, device):
-    check(random_problem(30, 4099, 40, dtype, device=device, reduction=reduction, **OPTIONS[option]))
+def test_a_vocabulary_so_long_that_a_gpu_cuts_it_for_the_gradient_of_input(option, rows, reduction, dtype, device):
+    check(random_problem(rows, 4099, 40, dtype, device=device, reduction=reduction, **OPTIONS[option]))
 
 
 @each_dtype(only=FLOAT32_AND_HALVES)
-@pytest.mark.parametrize("rows", [30, 100])
+@pytest.mark.parametrize(("rows", "vocab", "dim"), [(30, 2003, 304), (100, 2003, 304), (30, 4099, 8)])
 @pytest.mark.parametrize("option", ["plain", "everything_hard"])
-def test_dlogits_where_a_gpu_will_write_the_gradient_of_the_weight(option, rows, dtype, device):
-    check(random_problem(rows, 2003, 304, dtype, device=device, reduction="none", **OPTIONS[option]))
+def test_dlogits_where_a_gpu_will_write_the_gradient_of_the_weight(option, rows, vocab, dim, dtype, device):
+    check(random_problem(rows, vocab, dim, dtype, device=device, reduction="none", **OPTIONS[option]))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", FLOAT32_AND_HALVES, ids=str)
+def test_dlogits_of_more_than_the_workspace(dtype, device):
+    check(random_problem(4096, 32003, 4096, dtype, device=device, reduction="none"))
 
 
 @each_dtype(only=FLOAT32_AND_HALVES)

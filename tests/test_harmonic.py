@@ -262,6 +262,29 @@ def test_live_columns(fill, reduction, distance, dtype, device):
     assert_matches(p, harmonic_loss, filtered, floor=floor)
 
 
+@each_dtype(only=FLOAT32_AND_HALVES)
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_lists_with_everything_live_around_one_without(reduction, distance, dtype, device):
+    rows, tau = list_rows(device), 2.0**-10
+    options = dict(exponent=12.0 if distance == "cosine" else 16.0, reduction=reduction, tau=tau)
+    p = problem_of(distance, 3 * rows, 403, 40, dtype, device=device, **options)
+    place = (p.tensors["target"] != -100).cumsum(0) - 1  # among the rows that are not ignored
+    near = p.tensors["weight"][7] + 0.1 * torch.randn(40, device=device).to(dtype)
+    p.tensors["input"][(place >= rows) & (place < 2 * rows)] = near
+    sketch = sketch_of(p)
+    live = (sketch.double().view(len(sketch), -1) >= tau).double().mean(1)[:: rows // 128]
+    assert live[0] > 0.7 and live[1] < 0.5 and live[2] > 0.7, live
+
+    def filtered(*args, **how):
+        return right(*args, sketch=sketch, list_rows=list_rows(sketch.device), **how)
+
+    floor = max(rounding_floor(dtype), 2.0**-14)
+    if dtype.itemsize == 2 and distance != "euclidean":
+        floor = 2 * torch.finfo(dtype).eps
+    assert_matches(p, harmonic_loss, filtered, floor=floor)
+
+
 @pytest.mark.parametrize(("distance", "exponent"), [("euclidean", 16.0), ("cosine", 8.0)])
 def test_the_fill_is_near_the_exact_gradient(distance, exponent, device):
     """Rows in contexts, two to a list, between a few centres each, as a model's are: most columns are dead, and the

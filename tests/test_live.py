@@ -94,10 +94,10 @@ def test_frozen_tensors(frozen, reduction, device):
 
 
 @each_dtype()
-@pytest.mark.parametrize(("rows", "vocab"), [(300, 403), (30, 4099)])
+@pytest.mark.parametrize(("rows", "vocab", "dim"), [(300, 403, 40), (9, 4099, 40), (30, 4099, 8), (30, 2003, 304)])
 @pytest.mark.parametrize("option", ["plain", "everything_dense", "everything_soft"])
-def test_everything_live_is_exact(option, rows, vocab, dtype, device):
-    p = random_problem(rows, vocab, 40, dtype, device=device, tau=2.0**-20, **LIVE_OPTIONS[option])
+def test_everything_live_is_exact(option, rows, vocab, dim, dtype, device):
+    p = random_problem(rows, vocab, dim, dtype, device=device, tau=2.0**-20, **LIVE_OPTIONS[option])
     assert_matches(p, linear_cross_entropy, lambda **given: reference.linear_cross_entropy(**given | {"tau": None}))
 
 

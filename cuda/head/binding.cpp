@@ -8,19 +8,20 @@ void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, 
   if (x.n == 0 || x.v == 0 || !wanted.any()) return;
   const int most = columns_at_a_time(x);
   const auto parts_of_row = [&](int columns) { return x.path.parts * ceil_div(columns, kSpan); };
-  const int widest = std::max(most, columns_in_gradient(x, grads.weight, 0));
+  const int widest = std::max(most, columns_at_the_end(x, &grads.weight, 0));
   FromDlogits products(x, wanted, grads, most, parts_of_row(widest));
   products.find_units(coefs, full);
   for (int first = 0, count = 0; first < x.v; first += count) {
-    count = products.begin(first);
+    const Room& room = products.begin(first);
+    count = room.columns;
     const Matrix weight = x.weight(first, count);
     x.run(x.path.dlogits(
         {.product = {x.input(), weight, x.d, kSpan, x.head.rows_there},
          .head = x.part(first, count),
          .coefs = coefs,
          .unit = products.unit(),
-         .out = products.dlogits(),
-         .stride = products.stride(),
+         .out = room.dlogits,
+         .stride = room.stride,
          .row_sums = products.row_sums()},
         x.type, full, x.device.stream));
     products.add(first, weight, parts_of_row(count));

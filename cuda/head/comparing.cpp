@@ -56,8 +56,8 @@ class SideBackward {
     products_.find_units({}, false, data<float>(bound));
   }
 
-  SideDlogits dlogits() const { return {products_.dlogits(), products_.unit(), products_.row_sums(), x_.type}; }
-  int stride() const { return products_.stride(); }
+  SideDlogits dlogits() const { return {products_.room().dlogits, products_.unit(), products_.row_sums(), x_.type}; }
+  int stride() const { return products_.room().stride; }
   void add(int first, const Matrix& weight) { products_.add(first, weight, ceil_div(weight.rows, kCompareSpan)); }
 
  private:

@@ -31,19 +31,25 @@ Tensor with_dense(const Operands& x, const Tensor& row_coef) {
   return both;
 }
 
-int columns_in_gradient(const Operands& x, const Tensor& grad_weight, int first) {
-  // A distance has parts of d weight in float32 beside it.
-  if (grad_weight.numel() == 0 || x.head.distance != Distance::none) return 0;
-  const int64_t line = x.d * bytes_of(grad_weight.scalar_type()), column = 2 * int64_t{x.planes()} * x.n;
+int columns_at_the_end(const Operands& x, const Tensor* weight, int first) {
+  if (!weight || weight->numel() == 0) return 0;
+  const int64_t line = x.d * bytes_of(weight->scalar_type()), column = 2 * int64_t{x.planes()} * x.n;
   const int64_t fit = ((x.v - first) * line - kRoomAlignment) / (line + column) / kSpan * kSpan;
   return static_cast<int>(std::clamp<int64_t>(fit, 0, std::min(kWidestPart, x.most_columns(kSpan))));
+}
+
+Room room_for(const Operands& x, const Tensor& workspace, const Tensor* weight, int first) {
+  const int most = static_cast<int>(workspace.size(2)), left = x.v - first, fit = columns_at_the_end(x, weight, first);
+  if (fit <= std::min(most, left)) return {workspace.data_ptr(), most, std::min(most, left)};
+  const int64_t end = weight->numel() * bytes_of(weight->scalar_type());
+  const int64_t place = (end - 2 * int64_t{x.planes()} * x.n * fit) / kRoomAlignment * kRoomAlignment;
+  return {static_cast<char*>(weight->data_ptr()) + place, fit, fit};
 }
 
 FromDlogits::FromDlogits(Operands& x, const Wanted& wanted, const Gradients& grads, int most, int row_parts)
     : x_(x),
       wanted_(wanted),
       grads_(grads),
-      most_(most),
       own_rows_(distance() && wanted.input),
       own_columns_(distance() && wanted.weight),
       out_(x.scratch(
@@ -59,8 +65,7 @@ FromDlogits::FromDlogits(Operands& x, const Wanted& wanted, const Gradients& gra
       input_slices_(x, wanted.input ? x.n : 0, x.d, std::min(most, x.v)),
       unit_(x.type == Element::fp16 ? data<float>(unit_tensor_) : nullptr),
       row_sums_(wanted.scale || own_rows_ ? data<float>(row_sums_tensor_) : nullptr),
-      dlogits_(out_.data_ptr()),
-      stride_(static_cast<int>(out_.size(2))) {
+      room_{out_.data_ptr(), static_cast<int>(out_.size(2)), std::min(most, x.v)} {
   // A distance needs the rows to the end.
   const bool same = grads.input.scalar_type() == x.like.scalar_type() && !distance();
   x.lay_out_input(wanted.input && same ? std::optional(grads.input) : std::nullopt);
@@ -75,17 +80,9 @@ void FromDlogits::find_units(const Coefs& coefs, bool full, const float* bound) 
   if (wanted_.weight) input_by_columns_ = x_.input_by_columns(data<float>(times_));
 }
 
-int FromDlogits::begin(int first) {
-  const int left = x_.v - first, room = columns_in_gradient(x_, grads_.weight, first);
-  if (room <= std::min(most_, left)) {
-    dlogits_ = out_.data_ptr(), stride_ = static_cast<int>(out_.size(2));
-    return std::min(most_, left);
-  }
-  stride_ = room;
-  const int64_t end = grads_.weight.numel() * bytes_of(grads_.weight.scalar_type());
-  const int64_t place = (end - x_.planes() * plane() * 2) / kRoomAlignment * kRoomAlignment;
-  dlogits_ = static_cast<char*>(grads_.weight.data_ptr()) + place;
-  return room;
+const Room& FromDlogits::begin(int first) {
+  // A distance has d weight's part in float32 beside it, which is as wide as the workspace.
+  return room_ = room_for(x_, out_, own_columns_ ? nullptr : &grads_.weight, first);
 }
 
 void FromDlogits::add(int first, const Matrix& weight, int row_parts) {
@@ -93,7 +90,7 @@ void FromDlogits::add(int first, const Matrix& weight, int row_parts) {
   if (wanted_.weight) add_weight(first, count);
   if (wanted_.bias || own_columns_)
     x_.run(column_sums(
-        {dlogits(), x_.n, stride_, count, x_.head.rows_there, unit_,
+        {room_.dlogits, x_.n, room_.stride, count, x_.head.rows_there, unit_,
          data<float>(own_columns_ ? of_columns_ : grads_.bias) + first},
         x_.type, x_.device.stream));
   if (own_columns_) own_weight(first, weight);
@@ -138,7 +135,8 @@ void FromDlogits::own_input() {
 void FromDlogits::add_weight(int first, int count) {
   const ScalarType dtype = grads_.weight.scalar_type();
   x_.run(x_.path.store(
-      {.product = {{dlogits(), count, stride_, plane()}, input_by_columns_, x_.n, kSpan, {}, x_.head.rows_there},
+      {.product =
+           {{room_.dlogits, count, room_.stride, plane()}, input_by_columns_, x_.n, kSpan, {}, x_.head.rows_there},
        .out = own_columns_ ? weight_sum_.data_ptr()
                            : static_cast<char*>(grads_.weight.data_ptr()) + int64_t{first} * x_.d * bytes_of(dtype),
        .wide = own_columns_ || dtype == ScalarType::Float,
@@ -157,7 +155,7 @@ void FromDlogits::add_input(int first, const Matrix& weight) {
   if (last && x_.head.ids) torch::stable::zero_(whole);
   x_.run(x_.path.store(
       {.product =
-           {.a = {dlogits(), x_.n, stride_, plane()},
+           {.a = {room_.dlogits, x_.n, room_.stride, plane()},
             .b = {weight.data, x_.d, weight.stride, weight.plane},
             .depth = weight.rows,
             .span = kSpan,

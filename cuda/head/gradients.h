@@ -38,9 +38,17 @@ inline int columns_at_a_time(const Operands& x, int64_t bytes = kWorkspaceBytes)
   return static_cast<int>(std::clamp<int64_t>(fit, kSpan, x.most_columns(kSpan)));
 }
 
-// How many of the columns from `first` on have room for their dlogits at the end of d weight, beyond their own rows of
-// it: nobody has written there yet.
-int columns_in_gradient(const Operands& x, const Tensor& grad_weight, int first);
+// How many of the columns from `first` on have room for their dlogits at the end of `weight`, [V, D] that is written
+// from its beginning on, beyond their own rows of it. null: none have.
+int columns_at_the_end(const Operands& x, const Tensor* weight, int first);
+
+// Where the dlogits of a part lie.
+struct Room {
+  void* dlogits;  // [planes, N, stride]
+  int stride, columns;
+};
+// Of the part at `first`: `workspace` [planes, N, most], or the end of `weight` where there is room for more columns.
+Room room_for(const Operands& x, const Tensor& workspace, const Tensor* weight, int first);
 
 // The depth of a product into `columns` columns in slices (product/slices.h), as many as `bytes` hold, and where they
 // lie.
@@ -70,18 +78,17 @@ class FromDlogits {
   // float16's, which then has a unit.
   void find_units(const Coefs& coefs, bool full, const float* bound = nullptr);
 
-  // How many columns the part at `first` has: where there is room for more, more than `most`.
-  int begin(int first);
+  // Of the part at `first`, which then has as many columns. Without it a part has `most`.
+  const Room& begin(int first);
 
-  int stride() const { return stride_; }
-  void* dlogits() const { return dlogits_; }     // [planes, N, stride]
+  const Room& room() const { return room_; }
   const float* unit() const { return unit_; }    // null but for float16
   float* row_sums() const { return row_sums_; }  // [row_parts, N]; null: not wanted
   bool distance() const { return x_.head.distance != Distance::none; }
   void add(int first, const Matrix& weight, int row_parts);  // weight: the part's columns
 
  private:
-  int64_t plane() const { return int64_t{x_.n} * stride_; }
+  int64_t plane() const { return int64_t{x_.n} * room_.stride; }
   void add_weight(int first, int count);
   void add_input(int first, const Matrix& weight);
   void own_weight(int first, const Matrix& weight);
@@ -90,15 +97,13 @@ class FromDlogits {
   Operands& x_;
   const Wanted wanted_;
   const Gradients grads_;
-  const int most_;
   const bool own_rows_, own_columns_;  // a distance's sums of dlogits, where wanted
   const Tensor out_, sum_, row_sums_tensor_, unit_tensor_, times_;
   const Tensor of_rows_, of_columns_, weight_sum_;
   const Slices input_slices_;
   const float* const unit_;
   float* const row_sums_;
-  void* dlogits_;
-  int stride_;
+  Room room_;
   Matrix input_by_columns_;
 };
 

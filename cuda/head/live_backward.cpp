@@ -38,7 +38,7 @@ class LiveBackward {
         count_(x.scratch({lists_}, ScalarType::Int)),
         left_(x.scratch({2, lists_}, ScalarType::Int)),
         first_list_(x.scratch({x.v}, ScalarType::Int)),
-        dense_(x.scratch({2 * int64_t{x.n} + 1}, ScalarType::Int)),
+        dense_(x.scratch({2 * int64_t{x.n} + 2}, ScalarType::Int)),
         over_dead_(x.scratch({3, blocks_ + 1}, ScalarType::Double)),
         sums_(x.scratch({3, x.n}, ScalarType::Float)),
         of_columns_(x.zeros({distance() && wanted.weight ? x.v : 0}, ScalarType::Float)),
@@ -112,24 +112,19 @@ class LiveBackward {
   };
   struct Part {
     Matrix weight;
-    Head head;       // the rows with these columns
+    Head head;  // the rows with these columns
+    Room room;
     const int* ids;  // of the vocabulary; null: from `first` on
     int first;
     int number;  // of d weight's sums: the whole vocabulary's is 0, then the lists'
     bool fresh;  // the rows' first
   };
-  // Of dlogits: `columns` of one row at most.
-  struct Workspace {
-    Workspace(const Operands& x, int rows, int columns, ScalarType type, int slices_rows)
-        : columns(columns),
-          parts(x.path.parts * ceil_div(columns, kSpan)),
-          dlogits(x.scratch({x.planes(), rows, columns}, type)),
-          row_sums(x.scratch({3, parts, rows}, ScalarType::Float)),
-          slices(x, slices_rows, x.d, std::min(columns, x.v)) {}
+  struct RowSums {
+    RowSums(const Operands& x, int rows, int columns)
+        : parts(x.path.parts * ceil_div(columns, kSpan)), tensor(x.scratch({3, parts, rows}, ScalarType::Float)) {}
 
-    const int columns, parts;
-    const Tensor dlogits, row_sums;
-    const Slices slices;
+    const int parts;
+    const Tensor tensor;
   };
 
   // The live part of every gradient.
@@ -141,13 +136,14 @@ class LiveBackward {
   // Rows whose list is the whole vocabulary, all at once and with the weight as it is: no column is copied, and d
   // weight's sums are read and written once, not once a list.
   void visit_dense(const Tensor& input_sum, const Tensor& weight_sum) {
-    int *lines = data<int>(dense_), *ids = lines + x_.n, *count = ids + x_.n;
+    int *lines = data<int>(dense_), *ids = lines + x_.n, *count = ids + x_.n, *columns = count + 1;
     x_.run(split_dense(
         {.lists = t_.lists,
          .head = x_.head,
          .lines = lines,
          .ids = ids,
          .count = count,
+         .columns = columns,
          .columns_left = data<int>(left_),
          .rows_left = data<int>(left_) + lists_},
         x_.device.stream));
@@ -165,11 +161,17 @@ class LiveBackward {
       if (wanted_.weight) rows.by_columns = x_.input_by_columns(data<float>(times), ids, head.rows_there);
       rows.unit = data<float>(unit), rows.weight_unit = rows.unit + x_.n;
     }
-    const Workspace space(x_, x_.n, columns_at_a_time(x_, kGatheredBytes), product_type(), wanted_.input ? x_.n : 0);
-    for (int first = 0; first < x_.v; first += space.columns) {
-      const int columns = std::min(space.columns, x_.v - first);
-      head.first = first, head.columns = columns;
-      visit(rows, {x_.weight(first, columns), head, nullptr, first, 0, first == 0}, space, input_sum, weight_sum);
+    // Nobody has written sums of d weight either: dlogits lie at their end, as in the exact backward.
+    const Tensor* end = wanted_.weight ? &weight_sum : nullptr;
+    const int most = columns_at_a_time(x_, end ? kWorkspaceBytes : kGatheredBytes);
+    const Tensor workspace = x_.scratch({x_.planes(), x_.n, std::min(most, round_up(x_.v, 8))}, product_type());
+    const RowSums sums(x_, x_.n, std::max(most, columns_at_the_end(x_, end, 0)));
+    const Slices slices(x_, wanted_.input ? x_.n : 0, x_.d, std::min(most, x_.v));
+    for (int first = 0; first < x_.v; first += head.columns) {
+      const Room room = room_for(x_, workspace, end, first);
+      head.first = first, head.columns = room.columns, head.columns_there = {columns, first};
+      const Matrix weight = x_.weight(first, room.columns, head.columns_there);
+      visit(rows, {weight, head, room, nullptr, first, 0, first == 0}, sums, &slices, input_sum, weight_sum);
     }
   }
 
@@ -184,7 +186,9 @@ class LiveBackward {
       x_.run(find_units({x_.head, coefs_, full_, data<float>(unit), data<float>(times)}, x_.device.stream));
       if (wanted_.weight) by_columns = x_.input_by_columns(data<float>(times));
     }
-    const Workspace space(x_, tall, most, product_type(), 0);
+    const Tensor out = x_.scratch({x_.planes(), tall, most}, product_type());
+    const Room room{out.data_ptr(), most, most};
+    const RowSums sums(x_, tall, most);
     GatheredColumns columns(x_, x_.v, most, x_.head.picks.count > 0);
     for (int list = 0; list < lists_; ++list) {
       const int first_row = list * kListRows, count = std::min(kListRows, x_.n - first_row);
@@ -200,17 +204,19 @@ class LiveBackward {
       columns.open(ids, data<int>(left_) + list, first_row, count, rows.there);
       for (int first = 0; first < x_.v; first += most)
         visit(
-            rows, {columns.weight(first), columns.part(first), ids + first, 0, list + 1, first == 0}, space, input_sum,
-            weight_sum);
+            rows, {columns.weight(first), columns.part(first), room, ids + first, 0, list + 1, first == 0}, sums,
+            nullptr, input_sum, weight_sum);
     }
   }
 
-  void visit(const Rows& r, const Part& c, const Workspace& space, const Tensor& input_sum, const Tensor& weight_sum) {
-    const int most = c.head.columns, stride = space.columns;
+  void visit(
+      const Rows& r, const Part& c, const RowSums& sums, const Slices* slices, const Tensor& input_sum,
+      const Tensor& weight_sum) {
+    const int most = c.head.columns, stride = c.room.stride;
     const int64_t plane = int64_t{r.rows} * stride;
     const Count columns_there = c.head.columns_there;
-    void* out = space.dlogits.data_ptr();
-    float* row_sums = data<float>(space.row_sums);
+    void* out = c.room.dlogits;
+    float* row_sums = data<float>(sums.tensor);
     x_.run(x_.path.live_dlogits(
         {.product = {r.input, c.weight, x_.d, kSpan, r.there, {}, columns_there},
          .head = c.head,
@@ -219,12 +225,12 @@ class LiveBackward {
          .out = out,
          .stride = stride,
          .row_sums = row_sums,
-         .live_parts = space.parts,
+         .live_parts = sums.parts,
          .scale = wanted_.scale},
         x_.type, full_, x_.device.stream));
     x_.run(add_live_sums(
         {.from = row_sums,
-         .parts = space.parts,
+         .parts = sums.parts,
          .parts_of_span = x_.path.parts,
          .span = kSpan,
          .columns = most,
@@ -285,7 +291,7 @@ class LiveBackward {
                 .rows_there = r.there,
                 .depth_there = columns_there,
                 .only_with_depth = c.ids && !c.fresh,
-                .slices = space.slices.count},
+                .slices = slices ? slices->count : 1},
            .out = data<float>(input_sum),
            .wide = true,
            .sum = data<float>(input_sum) + int64_t{r.first} * x_.d,
@@ -298,7 +304,7 @@ class LiveBackward {
            .first = c.fresh,
            .last = false,
            .sum_by_ids = true,
-           .slices = space.slices.sums()},
+           .slices = slices ? slices->sums() : nullptr},
           x_.type, Along::depth, Along::rows, x_.device.stream));
   }
 

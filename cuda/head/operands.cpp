@@ -156,12 +156,12 @@ Matrix Operands::input_by_columns(const float* times, int first, int rows) {
   return {gathered(input_, ids ? 0 : first, rows, ids, count, times, *multiplied_), d, padded(), 0};
 }
 
-Matrix Operands::weight(int first, int count) {
+Matrix Operands::weight(int first, int count, Count there) {
   const int64_t stride = weight_ready_ ? weight_.stride(0) : padded();
   if (weight_ready_) return {static_cast<const uint16_t*>(weight_.data_ptr()) + first * stride, count, stride, 0};
   if (!weight_part_ || weight_part_->size(1) < count)
     weight_part_ = scratch({planes(), count, padded()}, product_type());
-  return {gathered(weight_, first, count, nullptr, {}, nullptr, *weight_part_), count, stride, count * stride};
+  return {gathered(weight_, first, count, nullptr, there, nullptr, *weight_part_), count, stride, count * stride};
 }
 
 Matrix Operands::weight(const int* ids, Count count, int most) {

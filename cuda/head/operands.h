@@ -51,8 +51,9 @@ class Operands {
   Matrix input_by_columns(const float* times, const int* ids, Count count);  // of the caller's rows ids[0 .. count)
   Matrix input(const int* ids, Count count, const Tensor& to) const;  // and these, laid out in [planes, N, padded]
 
-  // Columns first .. first + count of the vocabulary. Good until the next call, if the weight is laid out anew.
-  Matrix weight(int first, int count);
+  // Columns first .. first + count of the vocabulary. Good until the next call, if the weight is laid out anew: then
+  // only as many as there are.
+  Matrix weight(int first, int count, Count there = {});
   bool weight_in_place() const { return weight_ready_; }
   int most_columns(int unit) const;  // of a call to weight, a multiple of `unit`
   // Columns ids[0 .. count) of it, copied to memory for `most` of them. Good until the next call.

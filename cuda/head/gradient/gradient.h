@@ -61,7 +61,9 @@ template <class Path>
   if (!aligned(p.out) || !aligned(p.sum)) return cudaErrorInvalidValue;
   if (p.product.slices == 1)
     return for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(p, a, b, stream); });
-  if (!p.slices || !aligned(p.slices) || p.product.only_with_depth || p.product.columns_there.there)
+  // join_slices reads all rows of `count`.
+  const bool same_rows = p.count.there == p.product.rows_there.there && p.count.before == p.product.rows_there.before;
+  if (!p.slices || !aligned(p.slices) || p.product.only_with_depth || p.product.columns_there.there || !same_rows)
     return cudaErrorInvalidValue;
   const StoreParams apart{
       .product = p.product,

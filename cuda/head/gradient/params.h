@@ -43,8 +43,8 @@ struct StoreParams {
   int rows, columns;
   bool first, last;         // of the products that are summed: nothing is there yet; round the sum
   bool sum_by_ids = false;  // sum has its rows where out has
-  // Of several that add to a sum, the number of this product, and [rows of out] of the first for each row: it writes
-  // what those after it read. null: all read.
+  // Which of the products that add to a sum this is, and which is the first to have each row [rows of out]: that one
+  // and those before it do not read it. null: all read, where not `first`.
   int number = 0;
   const int* first_of = nullptr;
   // [product.slices, rows, columns] of what each slice made: scratch, not looked at where there is one.

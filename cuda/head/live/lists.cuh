@@ -189,7 +189,10 @@ __global__ void __launch_bounds__(kListThreads) split_rows(const __grid_constant
     p.columns_left[list] = own ? 0 : p.lists.count[list];
     p.rows_left[list] = own ? 0 : rows_of(list);
   }
-  if (line == p.head.rows - 1) *p.count = before + (own ? rows_of(list) : 0);
+  if (line == p.head.rows - 1) {
+    const int count = before + (own ? rows_of(list) : 0);
+    *p.count = count, *p.columns = count > 0 ? p.head.columns : 0;
+  }
 }
 
 // A thread for each block of rows adds the chunks up.

@@ -53,7 +53,7 @@ struct DenseRowsParams {
   Lists lists;
   Head head;
   int *lines, *ids;               // [N]: which of the product's rows each is, and of the caller's
-  int* count;                     // [1]
+  int *count, *columns;           // [1] and [1]: how many, and V, or 0 where there are none
   int *columns_left, *rows_left;  // [lists]: 0 where a list is the whole vocabulary
 };
 

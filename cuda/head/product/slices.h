@@ -32,8 +32,8 @@ LOSSK_DEVICE Piece piece_of(int column, int spans, int depth, int slices) {
   return {column - slice * spans, slice, depths_of(depth, slices, slice)};
 }
 
-// The number, a power of two, that ends first by this model, in steps of products: rounds of tiles, and what slices are
-// written and read again, a tile of 128 KiB each. For Hopper's multiprocessors whatever the GPU has, so that the bits
+// How many, of 1, 2, 4 ..., end first by this model, in steps of products: rounds of tiles, and what slices are written
+// and read again. For Hopper's multiprocessors whatever the GPU has, so that the bits
 // of a gradient do not depend on it.
 constexpr int slices_of(int rows, int columns, int depth, int planes) {
   constexpr int kMultiprocessors = 132;

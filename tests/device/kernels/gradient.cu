@@ -256,6 +256,7 @@ LOSSK_TEST(gradient_refuses) {
   refuses_slices([](auto& p) { p.product.slices = 0; });
   refuses_slices([](auto& p) { p.product.slices = head::kMostSlices + 1; });
   refuses_slices([](auto& p) { p.product.only_with_depth = true; });
+  refuses_slices([&](auto& p) { p.count.there = reinterpret_cast<const int*>(out); });
   refuses([](auto& p) { p.product.slices = 2; });
 }
 

@@ -559,7 +559,8 @@ void check_dense_rows(const std::vector<int>& counts, int ignored_from) {
   p.active[3] = 0;
   const HeadOnDevice<Bf16> x(p);
   const std::vector<int> rows = rows_of(p);
-  const Buffer<int> ids(size_t{1}), count(counts), lines(size_t(p.s.n)), dense(size_t(p.s.n)), total(size_t{1});
+  const Buffer<int> ids(size_t{1}), count(counts), lines(size_t(p.s.n)), dense(size_t(p.s.n)), total(size_t{1}),
+      columns(size_t{1});
   const Buffer<int> columns_left(size_t{3}), rows_left(size_t{3});
   check(
       head::split_dense(
@@ -569,6 +570,7 @@ void check_dense_rows(const std::vector<int>& counts, int ignored_from) {
               lines.data(),
               dense.data(),
               total.data(),
+              columns.data(),
               columns_left.data(),
               rows_left.data()},
           nullptr),
@@ -584,6 +586,7 @@ void check_dense_rows(const std::vector<int>& counts, int ignored_from) {
       expect(lines.values()[place] == i && dense.values()[place] == rows[i], "a row that has all columns");
   }
   expect(total.values()[0] == place, "how many rows have all columns");
+  expect(columns.values()[0] == (place > 0 ? p.s.v : 0), "the columns of rows that have all");
 }
 
 template <class T>
