@@ -52,9 +52,7 @@ FromDlogits::FromDlogits(Operands& x, const Wanted& wanted, const Gradients& gra
       grads_(grads),
       own_rows_(distance() && wanted.input),
       own_columns_(distance() && wanted.weight),
-      out_(x.scratch(
-          {x.planes(), x.n, std::min(most, round_up(x.v, 8))},
-          x.type == Element::fp16 ? ScalarType::Half : ScalarType::BFloat16)),
+      out_(x.scratch({x.planes(), x.n, std::min(most, round_up(x.v, 8))}, x.product_type())),
       sum_(x.scratch({wanted.input && (most < x.v || distance()) ? x.n : 0, x.d}, ScalarType::Float)),
       row_sums_tensor_(x.scratch({wanted.scale || own_rows_ ? row_parts : 0, x.n}, ScalarType::Float)),
       unit_tensor_(x.scratch({x.type == Element::fp16 ? x.n + 1 : 0}, ScalarType::Float)),

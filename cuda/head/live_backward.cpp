@@ -1,24 +1,13 @@
 // linear_live_backward on a GPU, schema in cpp/ops.cpp.
-#include "head/columns.h"
-#include "head/gradients.h"
+#include "head/live_products.h"
 #include "head/own/params.h"
 
 namespace lossk::head {
 namespace {
 
-using device::Element;
-
-// Of weight gathered at a time: a list of a tenth of a large vocabulary in one piece. Or, before that, of dlogits of
-// rows that have the whole vocabulary.
-#ifndef LOSSK_GATHERED_BYTES  // tests want several parts of few columns
-#define LOSSK_GATHERED_BYTES (int64_t{256} << 20)
-#endif
-constexpr int64_t kGatheredBytes = LOSSK_GATHERED_BYTES;
-
-// The backward of one call. Rows that have the whole vocabulary first, together; then lists in order, each in parts
-// that fit the workspace: their weight is gathered. A gradient's element is summed by one block at a time. How long a
-// list is the device alone knows: what is launched is for all of the vocabulary, and ends at once where there is
-// nothing.
+// The backward of one call: which columns are live for which rows, the products of those, and what the others would
+// have had. How long a list is the device alone knows: what is launched is for all of the vocabulary, and ends at once
+// where there is nothing.
 class LiveBackward {
  public:
   LiveBackward(
@@ -36,9 +25,7 @@ class LiveBackward {
         general_(x.zeros({1}, ScalarType::Int)),
         ids_(x.scratch({lists_, x.v}, ScalarType::Int)),
         count_(x.scratch({lists_}, ScalarType::Int)),
-        left_(x.scratch({2, lists_}, ScalarType::Int)),
         first_list_(x.scratch({x.v}, ScalarType::Int)),
-        dense_(x.scratch({2 * int64_t{x.n} + 2}, ScalarType::Int)),
         over_dead_(x.scratch({3, blocks_ + 1}, ScalarType::Double)),
         sums_(x.scratch({3, x.n}, ScalarType::Float)),
         of_columns_(x.zeros({distance() && wanted.weight ? x.v : 0}, ScalarType::Float)),
@@ -59,7 +46,10 @@ class LiveBackward {
     Tensor input_sum = x_.scratch({wanted_.input ? x_.n : 0, x_.d}, ScalarType::Float);
     const bool wide = wanted_.weight && grads_.weight.scalar_type() == ScalarType::Float;
     Tensor weight_sum = wide ? grads_.weight : x_.scratch({wanted_.weight ? x_.v : 0, x_.d}, ScalarType::Float);
-    visit(input_sum, weight_sum);
+    LiveProducts products(
+        x_, coefs_, full_, wanted_, t_.lists, data<int>(first_list_), t_.sums, column_totals(), grads_.input);
+    products.visit_dense(input_sum, weight_sum);
+    products.visit_lists(input_sum, weight_sum);
     fill(input_sum, weight_sum);
     Tensor live = x_.zeros({4, blocks_}, ScalarType::Float);
     x_.run(report({t_, over_dead(1), x_.v, data<float>(live)}, x_.device.stream));
@@ -94,218 +84,10 @@ class LiveBackward {
     x_.run(find_first_lists(lists, data<int>(first_list_), x_.device.stream));
   }
 
-  bool by_units() const { return x_.type == Element::fp16; }
-  ScalarType product_type() const { return by_units() ? ScalarType::Half : ScalarType::BFloat16; }
   bool distance() const { return x_.head.distance != Distance::none; }
   float* column_totals() const {  // d bias, or what a distance needs of the same sums; null: not wanted
     if (wanted_.bias) return data<float>(grads_.bias);
     return of_columns_.numel() ? data<float>(of_columns_) : nullptr;
-  }
-
-  // Some rows, and some of the columns that are live for them.
-  struct Rows {
-    int rows, first;   // how many at most; the first in the sums
-    const int* lines;  // where each is in the sums; null: from `first` on
-    Count there;
-    Matrix input, by_columns;
-    const float *unit, *weight_unit;  // float16's
-  };
-  struct Part {
-    Matrix weight;
-    Head head;  // the rows with these columns
-    Room room;
-    const int* ids;  // of the vocabulary; null: from `first` on
-    int first;
-    int number;  // of d weight's sums: the whole vocabulary's is 0, then the lists'
-    bool fresh;  // the rows' first
-  };
-  struct RowSums {
-    RowSums(const Operands& x, int rows, int columns)
-        : parts(x.path.parts * ceil_div(columns, kSpan)), tensor(x.scratch({3, parts, rows}, ScalarType::Float)) {}
-
-    const int parts;
-    const Tensor tensor;
-  };
-
-  // The live part of every gradient.
-  void visit(const Tensor& input_sum, const Tensor& weight_sum) {
-    visit_dense(input_sum, weight_sum);
-    visit_lists(input_sum, weight_sum);
-  }
-
-  // Rows whose list is the whole vocabulary, all at once and with the weight as it is: no column is copied, and d
-  // weight's sums are read and written once, not once a list.
-  void visit_dense(const Tensor& input_sum, const Tensor& weight_sum) {
-    int *lines = data<int>(dense_), *ids = lines + x_.n, *count = ids + x_.n, *columns = count + 1;
-    x_.run(split_dense(
-        {.lists = t_.lists,
-         .head = x_.head,
-         .lines = lines,
-         .ids = ids,
-         .count = count,
-         .columns = columns,
-         .columns_left = data<int>(left_),
-         .rows_left = data<int>(left_) + lists_},
-        x_.device.stream));
-    Head head = x_.head;
-    head.ids = ids, head.rows_there = {count};
-    // Nobody needs d input's memory yet.
-    const bool fits = wanted_.input && x_.planes() == 1 && x_.d % 8 == 0;
-    const Tensor copy = fits ? grads_.input : x_.scratch({x_.planes(), x_.n, x_.padded()}, product_type());
-    Rows rows{.rows = x_.n, .lines = lines, .there = head.rows_there, .input = x_.input(ids, head.rows_there, copy)};
-    rows.by_columns = {rows.input.data, x_.d, rows.input.stride, rows.input.plane};
-    Tensor unit = x_.scratch({by_units() ? x_.n + 1 : 0}, ScalarType::Float);
-    Tensor times = x_.scratch({by_units() ? x_.n : 0}, ScalarType::Float);
-    if (by_units()) {
-      x_.run(find_units({head, coefs_, full_, data<float>(unit), data<float>(times)}, x_.device.stream));
-      if (wanted_.weight) rows.by_columns = x_.input_by_columns(data<float>(times), ids, head.rows_there);
-      rows.unit = data<float>(unit), rows.weight_unit = rows.unit + x_.n;
-    }
-    // Nobody has written sums of d weight either: dlogits lie at their end, as in the exact backward.
-    const Tensor* end = wanted_.weight ? &weight_sum : nullptr;
-    const int most = columns_at_a_time(x_, end ? kWorkspaceBytes : kGatheredBytes);
-    const Tensor workspace = x_.scratch({x_.planes(), x_.n, std::min(most, round_up(x_.v, 8))}, product_type());
-    const RowSums sums(x_, x_.n, std::max(most, columns_at_the_end(x_, end, 0)));
-    const Slices slices(x_, wanted_.input ? x_.n : 0, x_.d, std::min(most, x_.v));
-    for (int first = 0; first < x_.v; first += head.columns) {
-      const Room room = room_for(x_, workspace, end, first);
-      head.first = first, head.columns = room.columns, head.columns_there = {columns, first};
-      const Matrix weight = x_.weight(first, room.columns, head.columns_there);
-      visit(rows, {weight, head, room, nullptr, first, 0, first == 0}, sums, &slices, input_sum, weight_sum);
-    }
-  }
-
-  void visit_lists(const Tensor& input_sum, const Tensor& weight_sum) {
-    const int tall = std::min(kListRows, x_.n);
-    const int64_t fit = kWorkspaceBytes / (2 * int64_t{x_.planes()} * kListRows) / kSpan * kSpan;
-    const int most = static_cast<int>(std::clamp<int64_t>(fit, kSpan, x_.most_copied_columns(kSpan, kGatheredBytes)));
-    Tensor unit = x_.scratch({by_units() ? x_.n + 1 : 0}, ScalarType::Float);
-    Tensor times = x_.scratch({by_units() ? x_.n : 0}, ScalarType::Float);
-    Matrix by_columns = x_.input_by_columns();
-    if (by_units()) {
-      x_.run(find_units({x_.head, coefs_, full_, data<float>(unit), data<float>(times)}, x_.device.stream));
-      if (wanted_.weight) by_columns = x_.input_by_columns(data<float>(times));
-    }
-    const Tensor out = x_.scratch({x_.planes(), tall, most}, product_type());
-    const Room room{out.data_ptr(), most, most};
-    const RowSums sums(x_, tall, most);
-    GatheredColumns columns(x_, x_.v, most, x_.head.picks.count > 0);
-    for (int list = 0; list < lists_; ++list) {
-      const int first_row = list * kListRows, count = std::min(kListRows, x_.n - first_row);
-      const int* ids = t_.lists.ids + int64_t{list} * x_.v;
-      const Rows rows{
-          .rows = count,
-          .first = first_row,
-          .there = {data<int>(left_) + lists_ + list},
-          .input = from_line(x_.input(), first_row, count),
-          .by_columns = from_line(by_columns, first_row, x_.d),
-          .unit = by_units() ? data<float>(unit) + first_row : nullptr,
-          .weight_unit = by_units() ? data<float>(unit) + x_.n : nullptr};
-      columns.open(ids, data<int>(left_) + list, first_row, count, rows.there);
-      for (int first = 0; first < x_.v; first += most)
-        visit(
-            rows, {columns.weight(first), columns.part(first), room, ids + first, 0, list + 1, first == 0}, sums,
-            nullptr, input_sum, weight_sum);
-    }
-  }
-
-  void visit(
-      const Rows& r, const Part& c, const RowSums& sums, const Slices* slices, const Tensor& input_sum,
-      const Tensor& weight_sum) {
-    const int most = c.head.columns, stride = c.room.stride;
-    const int64_t plane = int64_t{r.rows} * stride;
-    const Count columns_there = c.head.columns_there;
-    void* out = c.room.dlogits;
-    float* row_sums = data<float>(sums.tensor);
-    x_.run(x_.path.live_dlogits(
-        {.product = {r.input, c.weight, x_.d, kSpan, r.there, {}, columns_there},
-         .head = c.head,
-         .coefs = coefs_,
-         .unit = r.unit,
-         .out = out,
-         .stride = stride,
-         .row_sums = row_sums,
-         .live_parts = sums.parts,
-         .scale = wanted_.scale},
-        x_.type, full_, x_.device.stream));
-    x_.run(add_live_sums(
-        {.from = row_sums,
-         .parts = sums.parts,
-         .parts_of_span = x_.path.parts,
-         .span = kSpan,
-         .columns = most,
-         .columns_there = columns_there,
-         .rows = r.rows,
-         .count = r.there,
-         .first = r.first,
-         .fresh = c.fresh,
-         .unit = r.unit,
-         .to = t_.sums,
-         .lines = r.lines},
-        x_.device.stream));
-    if (wanted_.weight) {
-      float* sum = data<float>(weight_sum) + int64_t{c.first} * x_.d;
-      x_.run(x_.path.store(
-          {.product =
-               {.a = {out, most, stride, plane},
-                .b = r.by_columns,
-                .depth = r.rows,
-                .span = kSpan,
-                .rows_there = columns_there,
-                .depth_there = r.there,
-                .only_with_depth = true},
-           .out = sum,
-           .wide = true,
-           .sum = sum,
-           .ids = c.ids,
-           .count = columns_there,
-           .unit = r.weight_unit,
-           .rows = most,
-           .columns = x_.d,
-           .first = false,
-           .last = false,
-           .sum_by_ids = true,
-           .number = c.number,
-           .first_of = data<int>(first_list_) + c.first},
-          x_.type, Along::rows, Along::rows, x_.device.stream));
-    }
-    if (float* totals = column_totals())
-      x_.run(column_sums(
-          {.from = out,
-           .rows = r.rows,
-           .stride = stride,
-           .columns = most,
-           .count = r.there,
-           .unit = r.unit,
-           .to = totals + c.first,
-           .ids = c.ids,
-           .columns_there = columns_there},
-          x_.type, x_.device.stream));
-    if (wanted_.input)
-      x_.run(x_.path.store(
-          {.product =
-               {.a = {out, r.rows, stride, plane},
-                .b = {c.weight.data, x_.d, c.weight.stride, c.weight.plane},
-                .depth = most,
-                .span = kSpan,
-                .rows_there = r.there,
-                .depth_there = columns_there,
-                .only_with_depth = c.ids && !c.fresh,
-                .slices = slices ? slices->count : 1},
-           .out = data<float>(input_sum),
-           .wide = true,
-           .sum = data<float>(input_sum) + int64_t{r.first} * x_.d,
-           .ids = r.lines,
-           .count = r.there,
-           .unit = r.unit,
-           .unit_by_row = true,
-           .rows = r.rows,
-           .columns = x_.d,
-           .first = c.fresh,
-           .last = false,
-           .sum_by_ids = true,
-           .slices = slices ? slices->sums() : nullptr},
-          x_.type, Along::depth, Along::rows, x_.device.stream));
   }
 
   // The rank-one terms onto it, each gradient rounded once.
@@ -313,7 +95,7 @@ class LiveBackward {
     Tensor rows = x_.scratch({2, x_.n}, ScalarType::Float), units = x_.scratch({3}, ScalarType::Float);
     Tensor c = x_.scratch({terms_, x_.d}, ScalarType::Float), dense = x_.scratch({blocks_, x_.d}, ScalarType::Float);
     Tensor totals = x_.scratch({terms_ + blocks_}, ScalarType::Double);
-    Tensor rounded = x_.scratch({x_.planes(), terms_, x_.padded()}, product_type());
+    Tensor rounded = x_.scratch({x_.planes(), terms_, x_.padded()}, x_.product_type());
     t_.missing = data<float>(rows), t_.dense = data<float>(rows) + x_.n;
     t_.c = data<float>(c), t_.dense_parts = data<float>(dense), t_.totals = data<double>(totals);
     t_.units = data<float>(units), t_.rounded = rounded.data_ptr();
@@ -322,7 +104,7 @@ class LiveBackward {
     const int64_t fit = kWorkspaceBytes / (2 * int64_t{x_.planes()} * std::max(terms_, 1)) / kSpan * kSpan;
     const int most = static_cast<int>(std::clamp<int64_t>(fit, kSpan, x_.most_columns(kSpan)));
     const int stride = std::min(most, round_up(x_.v, 8));
-    Tensor q = x_.scratch({x_.planes(), terms_, stride}, product_type());
+    Tensor q = x_.scratch({x_.planes(), terms_, stride}, x_.product_type());
     const int64_t q_plane = int64_t{terms_} * stride;
     const Slices slices(x_, terms_, x_.d, std::min(most, x_.v));
     for (int first = 0; first < x_.v; first += most) {
@@ -413,7 +195,7 @@ class LiveBackward {
   const Wanted wanted_;
   const Gradients& grads_;
   const int blocks_, lists_, terms_;
-  Tensor picked_, general_, ids_, count_, left_, first_list_, dense_, over_dead_, sums_, of_columns_, mixed_;
+  Tensor picked_, general_, ids_, count_, first_list_, over_dead_, sums_, of_columns_, mixed_;
   TermParams t_{};
 };
 

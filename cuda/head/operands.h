@@ -41,6 +41,7 @@ class Operands {
   const int64_t* index;  // [N, K]
   int planes() const { return type == device::Element::fp32 ? 3 : 1; }
   int padded() const { return round_up(d, 8); }
+  ScalarType product_type() const { return planes() == 1 ? like.scalar_type() : ScalarType::BFloat16; }
 
   // input, contiguous along D, and the same memory as the operand of d weight.
   Matrix input() const { return {input_data_, n, input_stride_, int64_t{n} * input_stride_}; }
@@ -86,7 +87,6 @@ class Operands {
 
  private:
   bool ready(const Tensor& x) const;  // for the products as it is
-  ScalarType product_type() const { return planes() == 1 ? like.scalar_type() : ScalarType::BFloat16; }
   const void* gathered(
       const Tensor& from, int64_t first, int rows, const int* ids, Count count, const float* times,
       const Tensor& to) const;
