@@ -352,7 +352,9 @@ MUTANTS = [
         "mbarrier_arrive(&empty[turn.stage])",
     ),
     Mutant("wrong tile", STATS_WGMMA, _WGMMA, "first_of_share = rank * share", "first_of_share = 0"),
-    Mutant("wrong tile", STATS_WGMMA, _WGMMA, "(tile.row * peers + rank) * C::kRows", "tile.row * C::kRows"),
+    Mutant(
+        "wrong tile", STATS_WGMMA, _WGMMA, "(term), (tile.row * peers + rank) * C::kRows", "(term), tile.row * C::kRows"
+    ),
     Mutant("overrun", SKETCH_WGMMA, _WGMMA, "there = first_row < rows", "there = true"),
     Mutant("too many arrivals", STATS_WGMMA, _WGMMA, "threadIdx.x < kWarp && elect_one()", "threadIdx.x < kWarp"),
     Mutant(
