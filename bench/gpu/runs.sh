@@ -129,9 +129,10 @@ compare() {
   unpack before $device
   local turn=0
   for which in before _cuda _cuda before; do
+    turn=$((turn + 1))
     cp $device/$which.so "$site/lossk/_cuda.so"
     for n in 8192 128; do
-      timeout 60 python3 -m bench.gpu.profile reference $n > $logs/compare-$((turn++))-$which-$n.log 2>&1
+      timeout 60 python3 -m bench.gpu.profile reference $n > $logs/compare-$turn-$which-$n.log 2>&1
     done
   done
   cp $device/_cuda.so "$site/lossk/_cuda.so"
