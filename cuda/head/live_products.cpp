@@ -28,6 +28,14 @@ LiveProducts::LiveProducts(
       left_(x.scratch({2, count_}, ScalarType::Int)),
       dense_(x.scratch({2 * int64_t{x.n} + 2}, ScalarType::Int)) {}
 
+LiveProducts::Units LiveProducts::units_of(const Head& head) const {
+  const Units units{
+      x_.scratch({by_units_ ? x_.n + 1 : 0}, ScalarType::Float), x_.scratch({by_units_ ? x_.n : 0}, ScalarType::Float)};
+  if (by_units_)
+    x_.run(find_units({head, coefs_, full_, data<float>(units.unit), data<float>(units.times)}, x_.device.stream));
+  return units;
+}
+
 void LiveProducts::visit_dense(const Tensor& input_sum, const Tensor& weight_sum) {
   int *lines = data<int>(dense_), *ids = lines + x_.n, *count = ids + x_.n, *columns = count + 1;
   x_.run(split_dense(
@@ -47,10 +55,8 @@ void LiveProducts::visit_dense(const Tensor& input_sum, const Tensor& weight_sum
   const Tensor copy = fits ? grad_input_ : x_.scratch({x_.planes(), x_.n, x_.padded()}, x_.product_type());
   Rows rows{.rows = x_.n, .lines = lines, .there = head.rows_there, .input = x_.input(ids, head.rows_there, copy)};
   rows.by_columns = {rows.input.data, x_.d, rows.input.stride, rows.input.plane};
-  Tensor unit = x_.scratch({by_units_ ? x_.n + 1 : 0}, ScalarType::Float);
-  Tensor times = x_.scratch({by_units_ ? x_.n : 0}, ScalarType::Float);
+  const auto [unit, times] = units_of(head);
   if (by_units_) {
-    x_.run(find_units({head, coefs_, full_, data<float>(unit), data<float>(times)}, x_.device.stream));
     if (wanted_.weight) rows.by_columns = x_.input_by_columns(data<float>(times), ids, head.rows_there);
     rows.unit = data<float>(unit), rows.weight_unit = rows.unit + x_.n;
   }
@@ -72,13 +78,9 @@ void LiveProducts::visit_lists(const Tensor& input_sum, const Tensor& weight_sum
   const int tall = std::min(kListRows, x_.n);
   const int64_t fit = kWorkspaceBytes / (2 * int64_t{x_.planes()} * kListRows) / kSpan * kSpan;
   const int most = static_cast<int>(std::clamp<int64_t>(fit, kSpan, x_.most_copied_columns(kSpan, kGatheredBytes)));
-  Tensor unit = x_.scratch({by_units_ ? x_.n + 1 : 0}, ScalarType::Float);
-  Tensor times = x_.scratch({by_units_ ? x_.n : 0}, ScalarType::Float);
-  Matrix by_columns = x_.input_by_columns();
-  if (by_units_) {
-    x_.run(find_units({x_.head, coefs_, full_, data<float>(unit), data<float>(times)}, x_.device.stream));
-    if (wanted_.weight) by_columns = x_.input_by_columns(data<float>(times));
-  }
+  const auto [unit, times] = units_of(x_.head);
+  const bool multiplied = by_units_ && wanted_.weight;
+  const Matrix by_columns = multiplied ? x_.input_by_columns(data<float>(times)) : x_.input_by_columns();
   const Tensor out = x_.scratch({x_.planes(), tall, most}, x_.product_type());
   const Room room{out.data_ptr(), most, most};
   const RowSums sums(x_, tall, most);

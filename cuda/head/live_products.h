@@ -39,6 +39,10 @@ class LiveProducts {
     int number;  // of d weight's sums: the whole vocabulary's is 0, then the lists'
     bool fresh;  // the rows' first
   };
+  struct Units {  // float16's, of a head's rows
+    Tensor unit, times;
+  };
+  Units units_of(const Head& head) const;
   struct RowSums {
     RowSums(const Operands& x, int rows, int columns)
         : parts(x.path.parts * ceil_div(columns, kSpan)), tensor(x.scratch({3, parts, rows}, ScalarType::Float)) {}

@@ -59,8 +59,10 @@ template <class Path, class T>
 template <class Path>
 [[nodiscard]] cudaError_t store_by(const StoreParams& p, Element type, Along a, Along b, cudaStream_t stream) {
   if (!aligned(p.out) || !aligned(p.sum)) return cudaErrorInvalidValue;
-  if (p.product.slices == 1)
-    return for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(p, a, b, stream); });
+  const auto multiply = [&](const StoreParams& of) {
+    return for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(of, a, b, stream); });
+  };
+  if (p.product.slices == 1) return multiply(p);
   // join_slices reads all rows of `count`.
   const bool same_rows = p.count.there == p.product.rows_there.there && p.count.before == p.product.rows_there.before;
   if (!p.slices || !aligned(p.slices) || p.product.only_with_depth || p.product.columns_there.there || !same_rows)
@@ -73,8 +75,7 @@ template <class Path>
       .columns = p.columns,
       .first = true,
       .last = false};
-  const auto error =
-      for_type(type, [&](auto element) { return store_of<Path, decltype(element)>(apart, a, b, stream); });
+  const auto error = multiply(apart);
   return error != cudaSuccess ? error : join_slices(p, type, stream);
 }
 
