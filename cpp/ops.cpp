@@ -19,17 +19,19 @@ STABLE_TORCH_LIBRARY(lossk, m) {
   // aux_mean = E_p[aux], aux_logp = sum_v aux_v log p_v (aux absent: ones), max, min; [3, N], the first three, where
   // not full. logits, logp [N, K] at index; argmax [N]. With 0 < tau < 1 backward visits live columns only, chosen by
   // sketch [blocks, V] bfloat16, the sum of p over each 128 active rows (where full, of exp(z - lse_excl) without the
-  // picks), and slope is E_p[d softcap(x) / dx] where not full; else 1.
+  // picks), and slope is E_p[d softcap(x) / dx] where not full; else 1. On a GPU `keep` leaves the logits of so many
+  // columns, the first ones, for the backward, in kept [N, W] int16 (cuda/head/stats/params.h); else W is 0.
   m.def(
       "linear_stats(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? index, "
-      "Tensor? aux, Tensor? active, float softcap, float margin, bool full, float tau, bool fill) "
-      "-> (Tensor stats, Tensor logits, Tensor logp, Tensor argmax, Tensor sketch)");
+      "Tensor? aux, Tensor? active, float softcap, float margin, bool full, float tau, bool fill, int keep) "
+      "-> (Tensor stats, Tensor logits, Tensor logp, Tensor argmax, Tensor sketch, Tensor kept)");
   // The one general backward: dz = p (a0 + a1 log p + a2 p + a3 aux) + [v not in index] aX exp(z - lse_excl)
-  // + b aux - sum_k index_coef[k] [v == index[k]], with row_coef [6, N] = a0 a1 a2 a3 aX b ([1, N]: a0).
+  // + b aux - sum_k index_coef[k] [v == index[k]], with row_coef [6, N] = a0 a1 a2 a3 aX b ([1, N]: a0). logits, kept
+  // and keep are the forward's where it has kept any.
   m.def(
       "linear_stats_backward(Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? scale, Tensor? index, "
       "Tensor? aux, Tensor? active, float softcap, float margin, Tensor lse, Tensor? lse_excl, Tensor row_coef, "
-      "Tensor? index_coef, bool[] needs_grad, bool weight_grad_fp32) "
+      "Tensor? index_coef, Tensor? logits, Tensor? kept, int keep, bool[] needs_grad, bool weight_grad_fp32) "
       "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_scale)");
   // The same from live columns: those with tau or more in the sketch's block, or picked; the rest filled rank-one, or
   // dropped. live [4, blocks]: live share, mean dead mass of a row, squared norm of the error of dlogits at most, and

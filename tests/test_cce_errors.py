@@ -132,7 +132,7 @@ def test_an_index_outside_the_vocabulary(device, gpu_kernels):
     input, weight = torch.randn(5, 8, device=device), torch.randn(33, 8, device=device)
     index = torch.tensor([[0], [33], [-1], [2**40], [-7]], device=device)
     call = lambda: torch.ops.lossk.linear_stats(  # noqa: E731
-        input, weight, None, None, index, None, None, 0.0, 0.0, True, 0.0, True
+        input, weight, None, None, index, None, None, 0.0, 0.0, True, 0.0, True, 0
     )
     if not gpu_kernels:
         with pytest.raises(RuntimeError, match=r"index must be in \[0, 33\) or -1, got 33 at \[1, 0\]"):

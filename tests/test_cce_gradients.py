@@ -78,7 +78,7 @@ def test_dlogits_of_more_than_the_workspace(dtype, device):
 @pytest.mark.parametrize("vocab", [203, 4099])
 @pytest.mark.parametrize("option", ["plain", "everything_hard", "everything_soft"])
 def test_gradients_made_in_the_forward(option, vocab, dtype, device, monkeypatch):
-    monkeypatch.setattr(_head_ops, "keeps_logits", lambda input: True)
+    monkeypatch.setattr(_head_ops, "gradient_in_forward", lambda input: True)
     check(random_problem(150, vocab, 40, dtype, device=device, reduction="mean", **OPTIONS[option]))
 
 

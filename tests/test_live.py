@@ -148,7 +148,7 @@ def test_every_statistic_has_live_gradients(fill, dtype, device):
     index = torch.stack([torch.randperm(vocab, device=device)[:entries] for _ in range(rows)])
     aux = torch.rand(vocab, dtype=acc, device=device)
     op = torch.ops.lossk.linear_stats
-    stats, logits, logp, _, sketch = op(x, w, None, None, index, aux, None, 0.0, 0.0, True, 0.9, fill)
+    stats, logits, logp, _, sketch, _ = op(x, w, None, None, index, aux, None, 0.0, 0.0, True, 0.9, fill, 0)
     upstream = {
         k: torch.randn(rows, dtype=torch.float64, device=device)
         for k in ("lse", "lse_excl", "mean_logit", "entropy", "lse2", "aux_mean")

@@ -45,20 +45,18 @@ def test_cce(reduction, dtype, device):
 @pytest.mark.parametrize("full", [False, True])
 def test_linear_stats(full, tau, dtype, device):
     for t in with_and_without_options(head(dtype, device)):
-        torch.library.opcheck(torch.ops.lossk.linear_stats.default, (*t.values(), 3.0, 0.2, full, tau, True))
+        torch.library.opcheck(torch.ops.lossk.linear_stats.default, (*t.values(), 3.0, 0.2, full, tau, True, 0))
 
 
 @each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
 @pytest.mark.parametrize("full", [False, True])
 def test_linear_stats_backward(full, dtype, device):
     for t in with_and_without_options(head(dtype, device)):
-        stats, logits, *_ = torch.ops.lossk.linear_stats(*t.values(), 3.0, 0.2, True, 0.0, True)
+        stats, logits, *_ = torch.ops.lossk.linear_stats(*t.values(), 3.0, 0.2, True, 0.0, True, 0)
         coefficients = torch.randn(6 if full else 1, N).to(stats), torch.randn(N, K).to(logits)
+        args = (*t.values(), 3.0, 0.2, stats[:2], stats[3:5] if full else None, *coefficients, None, None, 0)
         for needs in ([True] * 4, [True, False, False, False], [False, True, False, False]):
-            torch.library.opcheck(
-                torch.ops.lossk.linear_stats_backward.default,
-                (*t.values(), 3.0, 0.2, stats[:2], stats[3:5] if full else None, *coefficients, needs, True),
-            )
+            torch.library.opcheck(torch.ops.lossk.linear_stats_backward.default, (*args, needs, True))
 
 
 @each_dtype(only=[torch.float64, *FLOAT32_AND_HALVES])
@@ -67,7 +65,7 @@ def test_linear_stats_backward(full, dtype, device):
 def test_linear_live_backward(full, fill, dtype, device):
     softcap = 0.0 if full else 3.0
     for t in with_and_without_options(head(dtype, device)):
-        stats, logits, _, _, sketch = torch.ops.lossk.linear_stats(*t.values(), softcap, 0.2, full, 0.1, fill)
+        stats, logits, _, _, sketch, _ = torch.ops.lossk.linear_stats(*t.values(), softcap, 0.2, full, 0.1, fill, 0)
         coefficients = torch.randn(6 if full else 1, N).to(stats), torch.randn(N, K).to(logits)
         for needs in ([True] * 4, [True, False, False, False], [False, True, False, False]):
             torch.library.opcheck(

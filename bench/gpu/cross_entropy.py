@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import cce, problems
 from bench.gpu import trained
-from bench.gpu.families import DRY_HEAD, FAMILIES, Clock, Row, timed
+from bench.gpu.families import DRY_HEAD, FAMILIES, Clock, Row, keeping, timed
 from bench.problems import Problem
 from bench.shapes import SHAPES, Shape
 from bench.timing import ratio
@@ -73,6 +73,7 @@ def _cut_cross_entropy(p: Problem) -> Tensor:
 OURS: dict[str, Loss] = {
     "lossk, mean": _lossk,
     "lossk, per token": lambda p: _lossk(p, reduction="none").mean(),
+    "lossk, mean, logits kept": lambda p: keeping(lambda: _lossk(p))(),
     "lossk, τ = 2^-8": functools.partial(_lossk, tau=2.0**-8),
     "lossk, τ = 2^-12": functools.partial(_lossk, tau=2.0**-12),
 }

@@ -146,12 +146,15 @@ def by_path(path: str, run: Callable[[], object]) -> Callable[[], object]:
     return chosen
 
 
-def kept_gradients(input: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> Callable[[], object]:
-    """The mean's cross-entropy with both gradients made in the forward, for a clock or a profiler to run."""
-    coef = torch.full((1, len(target)), 1 / len(target), device=target.device)
-    head = (input, weight, None, None, target[:, None], None, None, 0.0, 0.0)
-    last = (torch.cat([coef, torch.zeros_like(coef)]), coef.T.contiguous(), [True, True, False, False])
-    return lambda: torch.ops.lossk.cce_forward(*head, *last)
+def keeping(run: Callable[[], object]) -> Callable[[], object]:
+    """The same, with all logits kept from forward to backward."""
+    import lossk
+
+    def kept() -> object:
+        with lossk.keep_logits():
+            return run()
+
+    return kept
 
 
 def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
@@ -164,13 +167,12 @@ def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
     index, coef = target[:, None], torch.full((1, n), 1 / n, device=clock.device)
     logits = torch.empty(n, v, device=clock.device, dtype=torch.bfloat16)
     head, plain = (input, weight, None, None, index, None, None), (0.0, 0.0)
-    stats = lambda: torch.ops.lossk.linear_stats(*head, *plain, False, 0.0, True)  # noqa: E731
+    stats = lambda: torch.ops.lossk.linear_stats(*head, *plain, False, 0.0, True, 0)  # noqa: E731
     found, picked, *_ = stats()
     torch.testing.assert_close(picked[:, 0], (input.float() * weight[target].float()).sum(1), rtol=1e-3, atol=1e-3)
-    last = (found[:2], None, coef, coef.T.contiguous(), [True, True, False, False], False)
+    last = (found[:2], None, coef, coef.T.contiguous(), None, None, 0, [True, True, False, False], False)
     leaves = input.clone().requires_grad_(), weight.clone().requires_grad_()
     loss = lambda: torch.autograd.grad(lossk.linear_cross_entropy(*leaves, target), leaves)  # noqa: E731
-    kept = kept_gradients(input, weight, target)
     runs = {"matmul": (1, lambda: torch.mm(input, weight.T, out=logits))}
     alone = ["wgmma_alone"] if "wgmma" in paths(clock) else []  # what clusters are worth
     for path in paths(clock) + alone:
@@ -180,7 +182,7 @@ def head_rows(clock: Clock, shape_name: str, shape: Shape) -> list[Row]:
             by_path(path, lambda: torch.ops.lossk.linear_stats_backward(*head, *plain, *last)),
         )
         runs[f"linear_cross_entropy {path}"] = 4, by_path(path, loss)
-        runs[f"cce_forward {path}"] = 3, by_path(path, kept)
+        runs[f"linear_cross_entropy, logits kept, {path}"] = 3, by_path(path, keeping(loss))
     times = clock.interleaved({name: run for name, (_, run) in runs.items()})
     return [
         {

@@ -2,13 +2,14 @@
 # Everything that a GPU is to say, in four runs of ten minutes, on a machine without a network that forgets.
 #
 #   runs.sh pack       before, where there is a network, ten minutes and more: build/carry, of which all runs want cuda.txz.
-#                      BEFORE=COMMIT: and the GPU library of that commit, for compare
+#                      BEFORE=COMMIT: and the library of that commit, for compare
 #   runs.sh check      device tests, pytest, compute-sanitizer; wants tests.txz
 #   runs.sh ops        each op beside its peers, and cross-entropy of the first heads; wants peers.txz, as does heads
 #   runs.sh heads      distances, then cross-entropy goes on where it ended
 #   runs.sh training   a model of 100 M parameters with both heads
 #   runs.sh profile    the time of each kernel of a head, and what ncu says of its products, two minutes
-#   runs.sh compare    the time of each kernel, by this library and by the one before, in both orders; wants before.txz
+#   runs.sh compare    the time of each kernel, by this library and by the one before, in both orders, three minutes;
+#                      wants before.txz
 #
 # TIME: seconds that check and ops may take, where ten minutes are too many. What it has goes to $OUT after each part, as
 # archives of bench/results and logs: unpack them in the project's folder.
@@ -31,8 +32,8 @@ pack() {
     [ -d build/pack/source ] || git worktree add --force --detach build/pack/source "$BEFORE"
     git -C build/pack/source checkout --detach "$BEFORE"
     library build/pack/source build/pack/before
-    mv build/pack/before/_cuda.so build/pack/before/before.so
-    tar cJf build/carry/before.txz -C build/pack/before before.so
+    git -C build/pack/source archive "$BEFORE" | tar x -C build/pack/before --one-top-level=source
+    tar cJf build/carry/before.txz -C build/pack before
   fi
   [ -d build/peers ] || python3 -m bench.gpu peers
   python3 -c "from bench.gpu.peers import *; join(WHEELS, ROOT / 'build/pack/wheels')"
@@ -59,11 +60,17 @@ package() {
   [ -d "$site/lossk" ] && return
   unpack cuda $device
   cp $device/commit build/gpu/
-  timeout 170 python3 -m pip install --verbose --no-build-isolation --no-deps --no-index --no-compile --upgrade \
-    --target "$site" -Cbuild-dir="$PWD/build/gpu/package" -Ccmake.define.LOSSK_CUDA=OFF . > $logs/build.log 2>&1
-  echo "package: $? at $SECONDS s"
+  install . "$site"
   cp $device/_cuda.so "$site/lossk/"
   python3 -c "import lossk; print(lossk.build_info())"
+}
+
+# A source folder's package, without its GPU part, into another.
+install() {
+  local name=$(basename "$2")
+  timeout 170 python3 -m pip install --verbose --no-build-isolation --no-deps --no-index --no-compile --upgrade \
+    --target "$2" -Cbuild-dir="$PWD/build/gpu/package-$name" -Ccmake.define.LOSSK_CUDA=OFF "$1" > "$logs/build-$name.log" 2>&1
+  echo "$name: $? at $SECONDS s"
 }
 
 check() {
@@ -126,16 +133,17 @@ profile() {
 
 compare() {
   package
-  unpack before $device
+  unpack before build/gpu
+  install build/gpu/before/source build/gpu/site-before
+  cp build/gpu/before/_cuda.so build/gpu/site-before/lossk/
   local turn=0
-  for which in before _cuda _cuda before; do
+  for which in site-before site site site-before; do
     turn=$((turn + 1))
-    cp $device/$which.so "$site/lossk/_cuda.so"
     for n in 8192 128; do
-      timeout 60 python3 -m bench.gpu.profile reference $n > $logs/compare-$turn-$which-$n.log 2>&1
+      PYTHONPATH=$PWD/build/gpu/$which timeout 60 python3 -m bench.gpu.profile reference $n \
+        > "$logs/compare-$turn-$which-$n.log" 2>&1
     done
   done
-  cp $device/_cuda.so "$site/lossk/_cuda.so"
   save compare
 }
 

@@ -46,6 +46,7 @@ inline const char* dtype_name(ScalarType type) {
     case ScalarType::BFloat16: return "bfloat16";
     case ScalarType::Half: return "float16";
     case ScalarType::Long: return "int64";
+    case ScalarType::Short: return "int16";
     case ScalarType::Bool: return "bool";
     default: return "another dtype";
   }

@@ -16,7 +16,8 @@ inline int64_t bytes_of(ScalarType type) {
     case ScalarType::Float:
     case ScalarType::Int: return 4;
     case ScalarType::BFloat16:
-    case ScalarType::Half: return 2;
+    case ScalarType::Half:
+    case ScalarType::Short: return 2;
     default: return 1;
   }
 }

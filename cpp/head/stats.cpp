@@ -8,7 +8,7 @@
 namespace lossk {
 namespace {
 
-using StatsOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using StatsOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
 StatsOutputs stats_of(const HeadArgs& args, bool full, bool sketched) {
@@ -50,7 +50,7 @@ StatsOutputs stats_of(const HeadArgs& args, bool full, bool sketched) {
       data<int64_t>(argmax)[row] = s.argmax;
     }
   }
-  return {stats, logits, logp, argmax, sketch};
+  return {stats, logits, logp, argmax, sketch, zeros(args.op, args.input, {n, 0}, ScalarType::Short)};
 }
 
 StatsOutputs run(const HeadArgs& args, bool full, double tau) {
@@ -59,10 +59,13 @@ StatsOutputs run(const HeadArgs& args, bool full, double tau) {
   return of(args, full, tau > 0);
 }
 
+void check_keep(const char* op, int64_t keep) { check(keep == 0, op, ": keep must be 0 on a CPU, got ", keep); }
+
 StatsOutputs linear_stats(
     const Tensor& input, const Tensor& linear_weight, const std::optional<Tensor>& linear_bias,
     const std::optional<Tensor>& scale, const std::optional<Tensor>& index, const std::optional<Tensor>& aux,
-    const std::optional<Tensor>& active, double softcap, double margin, bool full, double tau, bool) {
+    const std::optional<Tensor>& active, double softcap, double margin, bool full, double tau, bool, int64_t keep) {
+  check_keep("linear_stats", keep);
   const HeadArgs args{"linear_stats", input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin};
   return run(args, full, tau);
 }
@@ -72,7 +75,7 @@ std::tuple<Tensor, Tensor> harmonic_stats(
     const std::optional<Tensor>& active, std::string kind, double power, bool dense, double tau, bool) {
   const PointArgs points("harmonic_stats", input, linear_weight, rows, columns, index, active, kind, power);
   const HeadArgs& args = points.head;
-  const auto [stats, logits, logp, argmax, sketch] = run(args, dense, tau);
+  const auto [stats, logits, logp, argmax, sketch, kept] = run(args, dense, tau);
   const int64_t n = input.size(0);
   Tensor out = zeros(args.op, input, {4, n}, stats.scalar_type());
   const auto copy = [&, &from = stats]<class T>(T) {
@@ -130,7 +133,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_stats_backward(
     const std::optional<Tensor>& scale, const std::optional<Tensor>& index, const std::optional<Tensor>& aux,
     const std::optional<Tensor>& active, double softcap, double margin, const Tensor& lse,
     const std::optional<Tensor>& lse_excl, const Tensor& row_coef, const std::optional<Tensor>& index_coef,
-    std::vector<bool> needs_grad, bool weight_grad_fp32) {
+    const std::optional<Tensor>&, const std::optional<Tensor>&, int64_t keep, std::vector<bool> needs_grad,
+    bool weight_grad_fp32) {
+  check_keep("linear_stats_backward", keep);
   const HeadArgs args{
       "linear_stats_backward", input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin};
   const Wanted wanted(args.op, needs_grad);

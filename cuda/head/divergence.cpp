@@ -38,8 +38,8 @@ Tensor linear_divergence(
   h.u.lay_out_input();
   std::optional<Tensor> of_z, of_u;
   if (of_probabilities(h.kind) && !in_one_pass(h.kind)) {
-    of_z = statistics(h.z, false, false).stats;
-    of_u = statistics(h.u, false, false).stats;
+    of_z = statistics(h.z, false).stats;
+    of_u = statistics(h.u, false).stats;
   }
   const Comparing c = h.comparing(of_z ? data<float>(*of_z) : nullptr, of_u ? data<float>(*of_u) : nullptr);
   compare_logits(c, data<float>(stats), data<float>(stats) + 4 * int64_t{h.z.n});

@@ -78,9 +78,11 @@ void FromDlogits::find_units(const Coefs& coefs, bool full, const float* bound) 
   if (wanted_.weight) input_by_columns_ = x_.input_by_columns(data<float>(times_));
 }
 
-const Room& FromDlogits::begin(int first) {
+const Room& FromDlogits::begin(int first, int end) {
   // A distance has d weight's part in float32 beside it, which is as wide as the workspace.
-  return room_ = room_for(x_, out_, own_columns_ ? nullptr : &grads_.weight, first);
+  room_ = room_for(x_, out_, own_columns_ ? nullptr : &grads_.weight, first);
+  room_.columns = std::min(room_.columns, end - first);
+  return room_;
 }
 
 void FromDlogits::add(int first, const Matrix& weight, int row_parts) {

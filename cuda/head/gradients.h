@@ -26,8 +26,16 @@ struct Gradients {  // [0] where not wanted
 // Zeros, but for the two that `backward` writes whole where it computes anything.
 Gradients gradient_tensors(const Operands& x, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype);
 
-// By recomputation, a part of the vocabulary at a time.
-void backward(Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, const Gradients& grads);
+// The logits of the first columns, as the forward has kept them.
+struct Kept {
+  void* logits;
+  int columns;
+  const float* picked;  // [N, K]
+};
+
+// By recomputation, but for what is kept, a part of the vocabulary at a time.
+void backward(
+    Operands& x, const Coefs& coefs, bool full, const Wanted& wanted, const Gradients& grads, const Kept& kept = {});
 
 constexpr int kSpan = 256;  // columns that one block does in order: a multiple of every tile's
 
@@ -50,14 +58,14 @@ struct Room {
 // Of the part at `first`: `workspace` [planes, N, most], or the end of `weight` where there is room for more columns.
 Room room_for(const Operands& x, const Tensor& workspace, const Tensor* weight, int first);
 
-// The depth of a product into `columns` columns in slices (product/slices.h), as many as `bytes` hold, and where they
-// lie.
+// The depth of a product into `columns` columns in slices (product/slices.h), as many as the workspace holds, and where
+// they lie.
 class Slices {
  public:
-  Slices(const Operands& x, int rows, int columns, int depth, int64_t bytes = kWorkspaceBytes)
+  Slices(const Operands& x, int rows, int columns, int depth)
       : count(
             static_cast<int>(std::clamp<int64_t>(
-                bytes / std::max<int64_t>(4 * int64_t{rows} * columns, 1), 1,
+                kWorkspaceBytes / std::max<int64_t>(4 * int64_t{rows} * columns, 1), 1,
                 slices_of(rows, columns, depth, x.planes())))),
         tensor_(x.scratch({count > 1 ? count : 0, rows, columns}, ScalarType::Float)) {}
   float* sums() const { return count > 1 ? data<float>(tensor_) : nullptr; }
@@ -78,8 +86,9 @@ class FromDlogits {
   // float16's, which then has a unit.
   void find_units(const Coefs& coefs, bool full, const float* bound = nullptr);
 
-  // Of the part at `first`, which then has as many columns. Without it a part has `most`.
-  const Room& begin(int first);
+  // Of the part at `first`, which then has as many columns, and ends at `end` at the latest. Without it a part has
+  // `most`.
+  const Room& begin(int first, int end);
 
   const Room& room() const { return room_; }
   const float* unit() const { return unit_; }    // null but for float16

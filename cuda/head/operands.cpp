@@ -149,12 +149,7 @@ Matrix Operands::input_by_columns(const float* times, const int* ids, Count coun
   return {gathered(input_, 0, n, ids, count, times, *multiplied_), d, padded(), 0};
 }
 
-Matrix Operands::input_by_columns(const float* times, int first, int rows) {
-  if (!multiplied_ || multiplied_->size(0) < rows) multiplied_ = scratch({rows, padded()}, like.scalar_type());
-  const int* ids = head.ids ? head.ids + first : nullptr;
-  const Count count{head.rows_there.there, first};
-  return {gathered(input_, ids ? 0 : first, rows, ids, count, times, *multiplied_), d, padded(), 0};
-}
+Matrix Operands::input_by_columns(const float* times) { return input_by_columns(times, head.ids, head.rows_there); }
 
 Matrix Operands::weight(int first, int count, Count there) {
   const int64_t stride = weight_ready_ ? weight_.stride(0) : padded();

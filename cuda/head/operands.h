@@ -47,8 +47,7 @@ class Operands {
   Matrix input() const { return {input_data_, n, input_stride_, int64_t{n} * input_stride_}; }
   Matrix input_by_columns() const { return {input_data_, d, input_stride_, int64_t{n} * input_stride_}; }
   // The same, with each row multiplied, in a copy that is good until the next call. float16 alone.
-  Matrix input_by_columns(const float* times) { return input_by_columns(times, 0, n); }
-  Matrix input_by_columns(const float* times, int first, int rows);          // of some rows
+  Matrix input_by_columns(const float* times);
   Matrix input_by_columns(const float* times, const int* ids, Count count);  // of the caller's rows ids[0 .. count)
   Matrix input(const int* ids, Count count, const Tensor& to) const;  // and these, laid out in [planes, N, padded]
 

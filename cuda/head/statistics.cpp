@@ -37,9 +37,7 @@ Tensor estimated_lse(Operands& x) {
   return reference;
 }
 
-}  // namespace
-
-Statistics statistics_tensors(const Operands& x, bool full, bool sketched) {
+Statistics statistics_tensors(const Operands& x, bool full, const Leave& leave) {
   const int64_t n = x.n, k = x.k;
   return {
       .stats = x.zeros(
@@ -51,19 +49,22 @@ Statistics statistics_tensors(const Operands& x, bool full, bool sketched) {
       .logits = x.zeros({n, k}, ScalarType::Float),
       .logp = x.zeros({n, k}, ScalarType::Float),
       .argmax = x.zeros({full ? n : 0}, ScalarType::Long),
-      .sketch = x.zeros({sketched ? ceil_div<int64_t>(n, kSketchRows) : 0, x.v}, ScalarType::BFloat16),
+      .sketch = x.zeros({leave.sketch ? ceil_div<int64_t>(n, kSketchRows) : 0, x.v}, ScalarType::BFloat16),
+      .kept = x.scratch({n, kept_line(leave.keep)}, ScalarType::Short),
       .aux_sum = x.zeros({1}, ScalarType::Double)};
 }
 
-Statistics statistics(Operands& x, bool full, bool sketched, bool sums_z) {
+}  // namespace
+
+Statistics statistics(Operands& x, bool full, Leave leave, bool sums_z) {
   const int64_t n = x.n;
-  Statistics out = statistics_tensors(x, full, sketched);
+  Statistics out = statistics_tensors(x, full, leave);
   if (full) x.run(sum_aux({x.head.aux, x.v, data<double>(out.aux_sum)}, x.device.stream));
   const int segment = segment_of(x.v), parts = x.path.parts * ceil_div(x.v, segment);
   const int64_t floats = (full ? sizeof(FullState) : sizeof(Partial)) / sizeof(float);
   Tensor partial = x.scratch({parts, n, floats}, ScalarType::Float);
   // Rows without columns have no sketch either.
-  sketched = sketched && x.v > 0;
+  const bool sketched = leave.sketch && x.v > 0;
   const bool slopes_wanted = (sketched && !full && x.head.curved()) || sums_z;
   Tensor slopes = x.scratch({slopes_wanted ? parts : 0, n}, ScalarType::Float);
   SketchParams sketch{};
@@ -76,18 +77,24 @@ Statistics statistics(Operands& x, bool full, bool sketched, bool sums_z) {
         slopes.numel() ? data<float>(slopes) : nullptr};
   }
   const int most = x.most_columns(segment);
-  Tensor begun = x.zeros({ceil_div(x.v, most)}, ScalarType::Int);
-  for (int first = 0; first < x.v; first += most) {
-    const int count = std::min(most, x.v - first);
-    auto* together = reinterpret_cast<uint32_t*>(data<int>(begun)) + first / most;
-    x.run((sketched ? x.path.sketch : x.path.stats)(
-        {.product = {x.input(), x.weight(first, count), x.d, segment, x.head.rows_there, {}, {}, false, together},
-         .head = x.part(first, count),
-         .partial = partial.data_ptr(),
-         .picked = data<float>(out.logits),
-         .first_part = x.path.parts * (first / segment),
-         .sketch = sketch},
-        x.type, full, x.device.stream));
+  // A part more where those that are kept end inside one.
+  Tensor begun = x.zeros({ceil_div(x.v, most) + 1}, ScalarType::Int);
+  auto* together = reinterpret_cast<uint32_t*>(data<int>(begun));
+  for (int first = 0, count = 0; first < x.v; first += count, ++together) {
+    const bool keeps = first < leave.keep;
+    count = std::min(most, (keeps ? leave.keep : x.v) - first);
+    x.run(
+        (sketched ? x.path.sketch
+         : keeps  ? x.path.keep_logits
+                  : x.path.stats)(
+            {.product = {x.input(), x.weight(first, count), x.d, segment, x.head.rows_there, {}, {}, false, together},
+             .head = x.part(first, count),
+             .partial = partial.data_ptr(),
+             .picked = data<float>(out.logits),
+             .first_part = x.path.parts * (first / segment),
+             .sketch = sketch,
+             .kept = {out.kept.data_ptr(), leave.keep, first}},
+            x.type, full, x.device.stream));
   }
   x.run(merge_stats(
       {.partial = partial.data_ptr(),

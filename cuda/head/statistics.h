@@ -5,12 +5,15 @@
 namespace lossk::head {
 
 struct Statistics {
-  Tensor stats, logits, logp, argmax, sketch, aux_sum;
+  Tensor stats, logits, logp, argmax, sketch, kept, aux_sum;
 };
 
-// As they are before any row is computed.
-Statistics statistics_tensors(const Operands& x, bool full, bool sketched);
+// What the forward leaves for a backward: a sketch, or the logits of the first `keep` columns.
+struct Leave {
+  bool sketch = false;
+  int keep = 0;  // all columns, or whole segments of them
+};
 // Of a distance not `full`, but with sums of z where they are wanted.
-Statistics statistics(Operands& x, bool full, bool sketched, bool sums_z = false);
+Statistics statistics(Operands& x, bool full, Leave leave = {}, bool sums_z = false);
 
 }  // namespace lossk::head

@@ -1,6 +1,7 @@
 """lossk: losses without logits. Fused vocabulary heads for PyTorch; see lossk.linear_cross_entropy."""
 
 from . import harmonic, losses, nn, policy, tokens
+from ._keep import keep_logits
 from ._library import build_info
 from ._live import LiveReport, live_report
 from .divergence import linear_divergence
@@ -21,6 +22,7 @@ __all__ = [
     "TopK",
     "build_info",
     "harmonic",
+    "keep_logits",
     "linear_cross_entropy",
     "linear_divergence",
     "linear_logp",

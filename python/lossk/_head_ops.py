@@ -2,7 +2,7 @@
 
 import torch
 
-from . import _live
+from . import _keep, _live
 from ._library import build_info, explain_missing_cuda
 
 # Rows of linear_stats' first output; without `full`, the first three. low: what float32 leaves off the row before.
@@ -29,7 +29,7 @@ def wants_fp32_grad(weight):
 _FAST_PRODUCTS = (torch.bfloat16,) if build_info()["cpu"]["bfloat16"] == "amxbf16" else ()
 
 
-def keeps_logits(input):
+def gradient_in_forward(input):
     """Is cce_forward, which has the gradients ready but keeps d weight in float32, all of it, what is faster?"""
     return input.device.type == "cpu" and input.dtype not in _FAST_PRODUCTS
 
@@ -39,12 +39,13 @@ def weight_grad_dtype(weight):
 
 
 @torch.library.register_fake("lossk::linear_stats")
-def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin, full, tau, fill):
+def _(input, linear_weight, linear_bias, scale, index, aux, active, softcap, margin, full, tau, fill, keep):
     n, k = input.shape[0], 0 if index is None else index.shape[1]
     new = lambda *shape: input.new_empty(shape, dtype=acc_dtype(input))  # noqa: E731
     argmax = input.new_empty(n if full else 0, dtype=torch.int64)
     sketch = input.new_empty((blocks_of(n) if tau else 0, linear_weight.shape[0]), dtype=torch.bfloat16)
-    return new(len(STATS) if full else 3, n), new(n, k), new(n, k), argmax, sketch
+    kept = input.new_empty((n, _keep.line(keep)), dtype=torch.int16)
+    return new(len(STATS) if full else 3, n), new(n, k), new(n, k), argmax, sketch, kept
 
 
 def blocks_of(rows):
@@ -91,15 +92,15 @@ def only_wanted(needs_grad, grads):
 
 
 def _stats_context(ctx, inputs, output):
-    *tensors, ctx.softcap, ctx.margin, ctx.full, ctx.tau, ctx.fill = inputs
-    stats, _, _, argmax, sketch = output
+    *tensors, ctx.softcap, ctx.margin, ctx.full, ctx.tau, ctx.fill, ctx.keep = inputs
+    stats, logits, _, argmax, sketch, kept = output
     ctx.weight_grad_fp32 = wants_fp32_grad(tensors[1])
-    ctx.mark_non_differentiable(argmax, sketch)
-    ctx.save_for_backward(*tensors, stats, sketch)
+    ctx.mark_non_differentiable(argmax, sketch, kept)
+    ctx.save_for_backward(*tensors, stats, sketch, *((logits, kept) if ctx.keep else (None, None)))
 
 
 def _stats_backward(ctx, g_stats, g_logits, g_logp, *_):
-    *tensors, stats, sketch = ctx.saved_tensors
+    *tensors, stats, sketch, logits, kept = ctx.saved_tensors
     index, aux = tensors[4], tensors[5]
     if ctx.full:
         lse, _, _, _, _, _, entropy, lse2, aux_mean, *_ = stats.unbind()
@@ -122,8 +123,9 @@ def _stats_backward(ctx, g_stats, g_logits, g_logp, *_):
         _live.record(live)
     else:
         lse_excl = stats[3:5] if ctx.full else None
-        grads = torch.ops.lossk.linear_stats_backward(*head, stats[:2], lse_excl, row_coef, index_coef, *last)
-    return *only_wanted(needs, grads), *[None] * 8
+        of_kept = (logits, kept, ctx.keep)
+        grads = torch.ops.lossk.linear_stats_backward(*head, stats[:2], lse_excl, row_coef, index_coef, *of_kept, *last)
+    return *only_wanted(needs, grads), *[None] * 9
 
 
 torch.library.register_autograd("lossk::linear_stats", _stats_backward, setup_context=_stats_context)

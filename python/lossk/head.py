@@ -6,7 +6,7 @@ linear_weight [V, D] in float32, bfloat16 or float16 (float64 on a CPU), any str
 
 import torch
 
-from . import _arguments, _check, _head_ops
+from . import _arguments, _check, _head_ops, _keep
 
 
 def linear_cross_entropy(
@@ -51,11 +51,11 @@ def linear_cross_entropy(
     same; see lossk.live_report for what was done. Not with softcap and label_smoothing together.
 
     Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes), with
-    tau 1 + 3 x the live share; in bfloat16 on a CPU with AMX all of them are four. On a GPU they are too, and the rows
-    that count are copied once; a weight in bfloat16 or float16 with contiguous rows of a multiple of 8 features is read
-    in place, other sizes through copies of 64 MiB at a time, other strides through one copy; float32 takes six products
-    of bfloat16 for each; with tau a column is visited for 1024 tokens together, through copies of 256 MiB at a time,
-    and d weight is summed in float32, all of it.
+    tau 1 + 3 x the live share; in bfloat16 on a CPU with AMX all of them are four. On a GPU they are too, or three in
+    a block of lossk.keep_logits(), and the rows that count are copied once; a weight in bfloat16 or float16 with
+    contiguous rows of a multiple of 8 features is read in place, other sizes through copies of 64 MiB at a time, other
+    strides through one copy; float32 takes six products of bfloat16 for each; with tau a column is visited for 1024
+    tokens together, through copies of 256 MiB at a time, and d weight is summed in float32, all of it.
 
     Errors: ValueError, TypeError on wrong shapes, dtypes, devices, options and targets out of range (on a GPU those
     make the row's loss nan, unless LOSSK_CHECK=1 in the environment asks for the error and its synchronisation);
@@ -117,14 +117,15 @@ def _cross_entropy(
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
     live = tau if any(needs) else 0.0
     fused = not live and reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
-    fused = fused and _head_ops.keeps_logits(h.input)
+    fused = fused and _head_ops.gradient_in_forward(h.input)
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
         coefs = torch.stack([a, z_loss * per_row, *([-dense] if label_smoothing else [])])
         loss = torch.ops.lossk.cce_forward(*tensors[:2], *rest, coefs, pick, needs)[0]
     else:
+        keep = _keep.columns(h, live) if any(needs) else 0
         stats, _, logp, *_ = torch.ops.lossk.linear_stats(
-            h.input, h.linear_weight, *rest, bool(label_smoothing), live, bool(fill)
+            h.input, h.linear_weight, *rest, bool(label_smoothing), live, bool(fill), keep
         )
         loss = z_loss * per_row * stats[0] ** 2 - torch.where(present, pick * logp, 0).sum(-1)
         if label_smoothing:

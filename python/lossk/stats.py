@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import _arguments, _check
+from . import _arguments, _check, _keep
 from ._head_ops import STATS, only_wanted, wants_fp32_grad
 
 
@@ -130,7 +130,7 @@ def linear_stats(
         if aux.requires_grad:
             raise ValueError(f"{op}: aux must not require grad")
         aux = aux.to(h.acc)
-    stats, logits, _, argmax, _ = statistics(op, h, index, aux, None, full=not set(want) <= {"lse", "logits"}, tau=tau)
+    stats, logits, _, argmax, *_ = statistics(op, h, index, aux, None, full=not set(want) <= {"lse", "logits"}, tau=tau)
     rows = dict(zip(STATS, stats.unbind()))
     found = {name: rows[name].view(h.shape) for name in Stats._fields if name in rows and name in want}
     for name in {"max", "min"} & found.keys():
@@ -154,7 +154,7 @@ def linear_metrics(input, linear_weight, target, *, linear_bias=None, scale=1.0,
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap)
     index, _ = _arguments.targets(op, h, linear_weight.shape[0], target, None, ignore_index, 0.0)
     active = index[:, 0] >= 0
-    stats, _, logp, argmax, _ = statistics(op, h, index, None, active, full=True)
+    stats, _, logp, argmax, *_ = statistics(op, h, index, None, active, full=True)
     tokens = active.sum()
     mean = lambda x: torch.where(active, x, 0).sum() / tokens  # noqa: E731
     loss = -mean(logp[:, 0])
@@ -171,9 +171,8 @@ def statistics(op, h, index, aux, active, *, full, tau=None, margin=0.0):
     if tau and full and h.softcap:
         raise ValueError(f"{op}: tau must be None with softcap where more than lse and logits is wanted, got {tau}")
     differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in h[:4])
-    return torch.ops.lossk.linear_stats(
-        *h[:4], index, aux, active, h.softcap, float(margin), full, tau if differentiable else 0.0, True
-    )
+    tau, keep = (tau, _keep.columns(h, tau)) if differentiable else (0.0, 0)
+    return torch.ops.lossk.linear_stats(*h[:4], index, aux, active, h.softcap, float(margin), full, tau, True, keep)
 
 
 def saved_statistics(h, index, active, logp, entropy, lse):
@@ -201,7 +200,7 @@ class _Saved(torch.autograd.Function):
         rows = [a0] if g_entropy is None else [a0 - g_entropy * entropy, -g_entropy, zero, zero, zero, zero]
         grads = torch.ops.lossk.linear_stats_backward(
             *head, index, None, active, ctx.softcap, 0.0, lse, lse,  # lse_excl has no gradient here, but its place
-            torch.stack(rows), None if g_logp is None else -g_logp, list(ctx.needs_input_grad[:4]),
+            torch.stack(rows), None if g_logp is None else -g_logp, None, None, 0, list(ctx.needs_input_grad[:4]),
             ctx.weight_grad_fp32,
         )  # fmt: skip
         return *only_wanted(ctx.needs_input_grad, grads), *[None] * 6

@@ -90,7 +90,7 @@ _PARTS = "head/stats/parts.cuh"
 _SLICES, _JOIN = "head/product/slices.h", "head/gradient/slices.cuh"
 _SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", "head/head.h"
 _LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns", "fill"))
-_KEEP, _KEPT = "head/kept/keep.cuh", "head/kept/dlogits.cuh"
+_KEEP, _KEPT, _LOGIT = "head/kept/keep.cuh", "head/kept/dlogits.cuh", "head/kept/logit.cuh"
 _TERMS, _COMPARED = "head/compare/sums.cuh", "head/compare/dlogits.cuh"
 _LARGEST, _LINE = "head/largest/largest.cuh", "head/logit_line.cuh"
 _OWN = "head/own/own.cuh"
@@ -277,11 +277,16 @@ MUTANTS = [
     Mutant("wrong value", LIVE_SUMS, _SUMS, "p.ids[own] : own] += sum;", "p.ids[own] : own] = sum;"),
     Mutant("wrong value", LIVE_MMA, _HEAD, "*there - before", "*there"),
     # ---- kept logits
-    Mutant("overrun", KEPT, _KEEP, "if (line < p_.head.rows_there.of(p_.head.rows)) {", "{"),
-    Mutant("overrun", KEPT_WGMMA, _KEEP, "c < p_.head.columns) *", "c < 2 * p_.head.columns) *"),
-    Mutant("wrong value", KEPT, _KEPT, "column + i / 2 * 8; row", "column + i / 2 * 4; row"),
-    Mutant("unwritten padding", KEPT, _KEPT, "if (first_row >= rows) return;", "if (row >= rows) return;"),
-    Mutant("overrun", KEPT, _KEPT, "row + 8 * slot < rows && ", ""),
+    Mutant("overrun", KEPT, _KEEP, "rows_there.of(p_.head.rows) ? p_", "rows_there.of(p_.head.rows + 1) ? p_"),
+    Mutant("overrun", KEPT_WGMMA, _KEEP, "(group + lane) < columns)", "(group + lane) < 2 * columns)"),
+    Mutant("wrong value", KEPT, _KEEP, "maximum(top, shuffle_xor(top, lanes))", "shuffle_xor(top, lanes)"),
+    Mutant("wrong value", KEPT_WGMMA, _LOGIT, "bits + kHalf", "bits"),
+    Mutant("wrong value", KEPT, _LOGIT, "min(bits + kHalf, kMost)", "(bits + kHalf)"),
+    Mutant("unwritten padding", KEPT, _KEPT, "if (line >= round_up(rows, 64)) return;", "if (line >= rows) return;"),
+    Mutant("missing barrier", KEPT, _KEPT, "  sync_block();\n", ""),
+    Mutant("wrong value", KEPT, _KEPT, "columns[i] == column; ++i", "i == k; ++i"),
+    Mutant("wrong value", KEPT, _KEPT, "if (!picked && a_[4]", "if (a_[4]"),
+    Mutant("wrong place", KEPT, _KEPT, "c = column - head.first", "c = column"),
     # ---- row kernels on kept logits: what is compared
     Mutant("wrong value", COMPARE, _TERMS, "cross + sum_a * (by_a - by_b)", "cross"),
     Mutant("wrong value", COMPARE, _TERMS, "cross += w == 0 ? 0 : w *", "cross += w *"),

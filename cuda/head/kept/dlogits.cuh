@@ -1,42 +1,96 @@
-// dlogits of kept logits: the epilogue of the product that would have made them again.
+// dlogits of kept logits: what the gradient's epilogue makes of a product, without one.
 #pragma once
-#include "head/gradient/dlogits.cuh"
+#include "device/barrier.h"
+#include "head/kept/logit.cuh"
 #include "head/kept/params.h"
+#include "head/logits.cuh"
+#include "head/rows/narrow.cuh"
 
 namespace lossk::head {
 
-// A warp has 16 rows, as a fragment has them: a thread two of them, slots, and pairs of columns 8 apart.
-constexpr int kKeptThreads = 128, kKeptRows = 16 * kKeptThreads / kWarp, kKeptColumns = 64;
+constexpr int kKeptThreads = 128, kKeptColumns = 4 * 8 * kKeptThreads;  // of a block: four copies of 16 bytes a thread
 
-// A block of threads for each 64 rows and each span of columns. (One on a multiprocessor at least: without the number
-// ptxas spills for more of them on sm_90.)
-template <class T, template <class, int> class Epilogue>
-__global__ void __launch_bounds__(kKeptThreads, 1) dlogits_of_kept(const __grid_constant__ KeptDlogitsParams p) {
-  constexpr int kCount = kKeptColumns / 4;
-  const Head& head = p.dlogits.head;
-  const int lane = lane_index(), rows = head.rows_there.of(head.rows);
-  const int first_row = static_cast<int>(blockIdx.x) * kKeptRows, row = first_row + threadIdx.x / kWarp * 16 + lane / 4;
-  // Rows that are not there become zeros up to the next 64, which d weight's product reads.
-  if (first_row >= rows) return;
-  Epilogue<T, 2> epilogue(p.dlogits);
+// A row's formula, cpp/ops.cpp, linear_stats_backward. `full` as DlogitsEpilogue has it.
+template <class T, bool full>
+class KeptRow {
+ public:
+  LOSSK_DEVICE KeptRow(const DlogitsParams& p, int line) : coefs_(p.coefs), id_(p.head.id(line)) {
+    const float unit = std::is_same_v<T, Fp16> ? p.unit[line] : 1;
+    by_ = unit * (p.head.scale ? p.head.scale[id_] : 1);
+    lse_ = of(coefs_.lse, 0), lse_low_ = of(coefs_.lse, 1);
+    if (full && coefs_.lse_excl) lse_excl_ = of(coefs_.lse_excl, 0), lse_excl_low_ = of(coefs_.lse_excl, 1);
 #pragma unroll
-  for (int slot = 0; slot < 2; ++slot) epilogue.begin(slot, row + 8 * slot);
-  const int first = static_cast<int>(blockIdx.y) * kKeptSpan, end = min(first + kKeptSpan, head.columns);
-  for (int tile = first; tile < end; tile += kKeptColumns) {
-    const int column = tile + lane % 4 * 2;
-#pragma unroll
-    for (int slot = 0; slot < 2; ++slot) {
-      float z[kCount] = {};
-      const float* from = p.kept.raw + int64_t{row + 8 * slot} * p.kept.stride;
-#pragma unroll
-      for (int i = 0; i < kCount; i += 2)
-        if (const int c = column + i / 2 * 8; row + 8 * slot < rows && c < head.columns)
-          z[i] = from[c], z[i + 1] = from[c + 1];
-      epilogue.template add<kCount>(slot, row + 8 * slot, column, [&](int i) -> float& { return z[i]; });
-    }
+    for (int k = 0; k < kCoefs; ++k) a_[k] = of(coefs_.row, k);
   }
+
+  // dlogit of z, less `minus`, of its picks. Differences first: see PlainDlogits.
+  LOSSK_DEVICE float dlogit(float z, float aux, bool picked, float minus) const {
+    const float logp = z - lse_ - lse_low_, p = exp2_approx(logp * kLog2E);
+    float g = a_[0] * p;
+    if constexpr (full) {
+      g = p * (a_[0] + (p == 0 ? 0 : a_[1] * logp) + a_[2] * p + a_[3] * aux) + a_[5] * aux;
+      if (!picked && a_[4] != 0 && lse_excl_ != -INFINITY)
+        g += a_[4] * exp2_approx((z - lse_excl_ - lse_excl_low_) * kLog2E);
+    }
+    return by_ * (g - minus);
+  }
+
+  LOSSK_DEVICE int64_t id() const { return id_; }
+
+ private:
+  static constexpr int kCoefs = full ? 6 : 1;
+  LOSSK_DEVICE float of(const float* rows, int k) const { return rows[int64_t{k} * coefs_.n + id_]; }
+
+  const Coefs& coefs_;
+  const int64_t id_;
+  float by_, lse_, lse_low_, lse_excl_ = -INFINITY, lse_excl_low_ = 0, a_[kCoefs];
+};
+
+// A block of threads for each row and each kKeptColumns. (One on a multiprocessor at least: without the number ptxas
+// spills for more of them on sm_90.)
+template <class T, bool full>
+__global__ void __launch_bounds__(kKeptThreads, 1) dlogits_of_kept(const __grid_constant__ KeptDlogitsParams p) {
+  const Head& head = p.dlogits.head;
+  const int line = static_cast<int>(blockIdx.x), rows = head.rows_there.of(head.rows);
+  if (line >= round_up(rows, 64)) return;
+  auto* out = static_cast<uint16_t*>(p.dlogits.out) + line * int64_t{p.dlogits.stride};
+  const int first = static_cast<int>(blockIdx.y) * kKeptColumns, end = min(first + kKeptColumns, head.columns);
+  if (line >= rows) {  // zeros up to the next 64, which d weight's product reads
+    for (int c = first + 8 * threadIdx.x; c < end; c += 8 * kKeptThreads) *reinterpret_cast<Eight*>(out + c) = {};
+    return;
+  }
+  const KeptRow<T, full> row(p.dlogits, line);
+  const float* aux = full && head.aux ? head.aux + head.first : nullptr;
+  const auto* values = p.kept.values + line * p.kept.line;
 #pragma unroll
-  for (int slot = 0; slot < 2; ++slot) epilogue.end(slot, row + 8 * slot, blockIdx.y);
+  for (int step = 0; step < kKeptColumns / 8 / kKeptThreads; ++step) {
+    const int c = first + 8 * (step * kKeptThreads + threadIdx.x);
+    if (c >= end) break;
+    Eight x = *reinterpret_cast<const Eight*>(values + c);
+    const float reference = *p.kept.reference(line, c / kColumnsOfReference);
+    const auto dlogit = [&](int i, uint32_t code) {
+      // There is nothing in the columns up to the next 8.
+      return c + i < head.columns ? row.dlogit(logit_at(reference, code), aux ? aux[c + i] : 1, false, 0) : 0;
+    };
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      x.pairs[i] = pack<T>(dlogit(2 * i, x.pairs[i] & 0xffff), dlogit(2 * i + 1, x.pairs[i] >> 16));
+    *reinterpret_cast<Eight*>(out + c) = x;
+  }
+  sync_block();
+  // Picks, of which a column may have several, by the one that comes first.
+  const int count = head.picks.count;
+  const int* columns = head.picks.column + row.id() * count;
+  for (int k = threadIdx.x; k < count; k += kKeptThreads) {
+    const int column = columns[k], c = column - head.first;
+    if (c < first || c >= end || (k > 0 && columns[k - 1] == column)) continue;
+    const auto place = [&](int i) { return row.id() * count + head.picks.entry[row.id() * count + i]; };
+    float minus = 0;
+    for (int i = k; p.dlogits.coefs.pick && i < count && columns[i] == column; ++i)
+      minus += p.dlogits.coefs.pick[place(i)];
+    const float g = row.dlogit(p.picked[place(k)], aux ? aux[c] : 1, true, minus);
+    out[c] = static_cast<uint16_t>(pack<T>(g, 0));
+  }
 }
 
 }  // namespace lossk::head

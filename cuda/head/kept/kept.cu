@@ -9,9 +9,7 @@ namespace {
 
 template <class T>
 cudaError_t kept_dlogits_of(const KeptDlogitsParams& p, bool full, const Launch& l) {
-  if (full) return launch(dlogits_of_kept<T, FullDlogits>, l, p);
-  if (p.dlogits.head.plain() && !p.dlogits.row_sums) return launch(dlogits_of_kept<T, PlainDlogits>, l, p);
-  return launch(dlogits_of_kept<T, AnyDlogits>, l, p);
+  return full ? launch(dlogits_of_kept<T, true>, l, p) : launch(dlogits_of_kept<T, false>, l, p);
 }
 
 }  // namespace
@@ -21,12 +19,13 @@ cudaError_t keep_logits(const StatsParams& p, Element type, bool full, cudaStrea
 }
 
 cudaError_t kept_dlogits(const KeptDlogitsParams& p, Element type, bool full, cudaStream_t stream) {
-  const DlogitsParams& d = p.dlogits;
-  if (d.head.rows == 0 || d.head.columns == 0) return cudaSuccess;
-  if (!valid(d, type) || p.kept.stride % 2 || p.kept.stride < d.head.columns) return cudaErrorInvalidValue;
-  const int spans = ceil_div(d.head.columns, kKeptSpan);
-  if (spans > 65535) return cudaErrorInvalidValue;
-  const Launch l{dim3(ceil_div(d.head.rows, kKeptRows), spans), kKeptThreads, 0, stream};
+  const Head& head = p.dlogits.head;
+  if (head.rows == 0 || head.columns == 0) return cudaSuccess;
+  if (!valid(p.dlogits, type) || !p.kept.valid(head.columns) || p.dlogits.row_sums || head.softcap.cap > 0)
+    return cudaErrorInvalidValue;
+  const int blocks = ceil_div(head.columns, kKeptColumns);
+  if (blocks > 65535) return cudaErrorInvalidValue;
+  const Launch l{dim3(head.rows, blocks), kKeptThreads, 0, stream};
   switch (type) {
     case Element::bf16: return kept_dlogits_of<Bf16>(p, full, l);
     case Element::fp16: return kept_dlogits_of<Fp16>(p, full, l);

@@ -1,20 +1,19 @@
-// The gradient in the forward: a band of rows has its logits kept until lse is known, and becomes dlogits without
-// another product.
+// Logits that the forward keeps, so that the backward need not multiply for them again.
 #pragma once
 #include "head/gradient/params.h"
 #include "head/stats/params.h"
 
 namespace lossk::head {
 
-// dlogits.product is not looked at: its rows and columns are the head's. `dlogits.row_sums`: [spans of kKeptSpan,
-// rows].
+// dlogits.product is not looked at: its rows and columns are the head's. dlogits.row_sums is null: d scale would want
+// the logits without their scale.
 struct KeptDlogitsParams {
   DlogitsParams dlogits;
-  KeptParams kept;
+  KeptLogits kept;
+  const float* picked;  // [N, K] as StatsParams leaves them: the picks' dlogits want every bit
 };
-constexpr int kKeptSpan = 512;
 
-// For bf16 and fp16.
+// For bf16 and fp16, of a head without softcap.
 [[nodiscard]] cudaError_t kept_dlogits(
     const KeptDlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
 

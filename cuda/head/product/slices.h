@@ -52,9 +52,9 @@ constexpr int slices_of(int rows, int columns, int depth, int planes) {
   return best;
 }
 
-// What the callers have, at D=4096: d input of a batch of 128 rows, of many, of a band of kept logits; the fill's rows.
-static_assert(slices_of(128, 4096, 131072, 1) == 8 && slices_of(8192, 4096, 4096, 1) == 1);
-static_assert(slices_of(1280, 4096, 131072, 1) == 4 && slices_of(65, 4096, 131072, 1) == 8);
+// What the callers have, at D=4096: d input of a batch of 128 rows, of 1280, of many; the fill's rows.
+static_assert(slices_of(128, 4096, 131072, 1) == 8 && slices_of(1280, 4096, 131072, 1) == 4);
+static_assert(slices_of(8192, 4096, 4096, 1) == 1 && slices_of(65, 4096, 131072, 1) == 8);
 static_assert(slices_of(0, 4096, 131072, 1) == 1 && slices_of(128, 4096, 0, 1) == 1);
 
 }  // namespace lossk::head

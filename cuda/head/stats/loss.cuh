@@ -29,10 +29,7 @@ __global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_consta
       if (p.index[row * k + i] != -1) sum -= double{p.pick_coef[row * k + i]} * p.picked[row * k + i];
   }
   sum = sum_block(sum, *reinterpret_cast<SumShared<kLossThreads>*>(raw));
-  if (threadIdx.x != 0) return;
-  if (!p.first) sum += *p.sum;
-  *p.sum = sum;
-  *p.loss = static_cast<float>(sum);
+  if (threadIdx.x == 0) *p.loss = static_cast<float>(sum);
 }
 
 }  // namespace lossk::head

@@ -35,10 +35,31 @@ struct SketchParams {
 };
 constexpr int kSketchRows = 128;
 
-// The product's sums, before bias, scale and softcap: [N, stride].
-struct KeptParams {
-  float* raw;
-  int64_t stride;  // a multiple of 2, and of the product's columns at least
+// Logits for a backward that does not multiply for them again, as kept/logit.cuh has them, below a reference: the
+// largest logit that the row's part of a segment has met by then. What is probable lies near it, and loses little.
+constexpr int kColumnsOfReference = 64;
+// Of a row: so many columns, and behind them the references in float32, whole tiles' at a time.
+inline int64_t kept_line(int64_t columns) {
+  return round_up<int64_t>(columns, 8) + 2 * round_up<int64_t>(ceil_div<int64_t>(columns, kColumnsOfReference), 4);
+}
+
+struct KeptLogits {
+  uint16_t* values = nullptr;   // [N, line] from the product's first column on
+  float* references = nullptr;  // the same
+  int64_t line = 0;             // in values
+
+  KeptLogits() = default;
+  // Of all the `columns` that are kept, those from `first` on, a multiple of a tile's.
+  KeptLogits(void* all, int columns, int first)
+      : values(static_cast<uint16_t*>(all) + first),
+        references(
+            reinterpret_cast<float*>(static_cast<uint16_t*>(all) + round_up(columns, 8)) + first / kColumnsOfReference),
+        line(kept_line(columns)) {}
+
+  bool valid(int columns) const {
+    return line % 8 == 0 && line >= kept_line(columns) && reinterpret_cast<uintptr_t>(values) % 16 == 0;
+  }
+  LOSSK_DEVICE float* reference(int64_t row, int group) const { return references + row * (line / 2) + group; }
 };
 
 struct StatsParams {
@@ -48,7 +69,7 @@ struct StatsParams {
   float* picked;             // [N, K] logits; nothing is written where there is no pick
   int first_part;            // where the vocabulary comes in several products: the segments before this one
   SketchParams sketch = {};  // of sketch alone
-  KeptParams kept = {};      // of keep_logits alone
+  KeptLogits kept = {};      // of keep_logits alone
 };
 
 struct MergeParams {
@@ -98,17 +119,15 @@ struct LossParams {
   const double* aux_sum;
   Head head;
   bool full;
-  int n;            // all rows; the head may have some of them
-  bool first;       // of the heads whose rows are summed: nothing is there yet
-  double* sum;      // [1] so far
-  float* loss;      // [1] its value
+  int n;            // all rows
+  float* loss;      // [1]
   float* row_coef;  // [6, N] or [1, N]: what depends on lse; the rest is zero already
 };
 
 // What a path (head/paths.h) does: `full` for every statistic. cudaErrorInvalidValue where a condition does not hold.
 [[nodiscard]] cudaError_t stats(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t stats_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
-// The same, and a sketch; and what the product made, for bf16 and fp16.
+// The same, and a sketch; and the logits, for bf16 and fp16 and without softcap.
 [[nodiscard]] cudaError_t sketch(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t keep_logits(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);
 [[nodiscard]] cudaError_t keep_logits_sm90(const StatsParams& p, device::Element type, bool full, cudaStream_t stream);

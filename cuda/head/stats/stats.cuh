@@ -130,6 +130,7 @@ class LseEpilogue {
     }
   }
 
+  LOSSK_DEVICE float max(int slot) const { return found_[slot].max; }  // that this thread has met
   LOSSK_DEVICE float weight(int slot, int row) const {
     return sketch_weight(p_.sketch, rows_.row(row), row, found_[slot].max);
   }
@@ -237,6 +238,7 @@ class FullEpilogue {
     s.sum += total(sum), s.shifted += total(shifted), s.square += total(square), s.aux += total(weighed);
   }
 
+  LOSSK_DEVICE float max(int slot) const { return found_[slot].max; }  // that this thread has met
   LOSSK_DEVICE float weight(int slot, int row) const {
     return sketch_weight(p_.sketch, rows_.row(row), row, found_[slot].max);
   }

@@ -60,7 +60,7 @@ class Rows:
 
     def target_and(self, *names, divide=1.0, margin=0.0):
         """The target's, and of the statistics in _head_ops.STATS those that are named."""
-        stats, _, logp, _, _ = statistics(
+        stats, _, logp, *_ = statistics(
             self.op, self._scaled(divide), self.index, None, self.active, full=True, tau=self.tau, margin=margin
         )
         rows = dict(zip(STATS, stats.unbind()))
@@ -75,7 +75,7 @@ class Rows:
         if self.tau is not None:
             raise ValueError(f"{self.op}: tau must be None where the largest logit is a target, got {self.tau}")
         with torch.no_grad():
-            stats, _, logp, argmax, _ = statistics(self.op, self.head, self.index, None, self.active, full=True)
+            stats, _, logp, argmax, *_ = statistics(self.op, self.head, self.index, None, self.active, full=True)
         rows = dict(zip(STATS, stats.unbind()))
         # Trap: argmax of a row that is not active names no column.
         index = torch.cat([self.index, torch.where(self.active, argmax, -1)[:, None]], 1)

@@ -1,174 +1,218 @@
-// cuda/head/kept against plain loops in double: the statistics that keep their logits, and the gradients made of those,
-// a band of rows at a time.
+// cuda/head/kept against plain loops in double: logits that the forward keeps, and dlogits of those.
 #include "device/kernels/gradient_problem.h"
 #include "head/kept/params.h"
 
 namespace lossk::test {
 namespace {
 
-constexpr int kBand = 64;
+constexpr Options kAll{true, true, true, true, 4, 0, 0.5f};  // but softcap
+constexpr Options kKept[] = {kPlain,       {.bias = true}, {.ignored = true},
+                             {.picks = 3}, kAll,           {.scale = true, .picks = 0}};
 
-struct Kept {
-  std::vector<float> lse, input, weight, bias, scale;
-};
-
-// As cuda/head/cce.cpp does it. Coefficients are the problem's: what a loss makes of the statistics is not looked at.
 template <class T>
-Kept run_kept(const Path& path, const HeadProblem<T>& p, const GradientProblem& g, bool full) {
-  const HeadOnDevice<T> x(p);
-  const int n = p.s.n, v = p.s.v, d = p.s.d, stride = round_up(v, 8), most = std::min(kBand, n);
-  const int segment = head::segment_of(v), parts = path.parts * ceil_div(v, segment);
-  const int spans = ceil_div(v, head::kKeptSpan);
-  const Buffer<float> partial(size_t(parts) * most * sizeof(RowState<float>) / sizeof(float));
-  const Buffer<float> stats(size_t(full ? 12 : 3) * n), picks(p.index.size()), logp(p.index.size());
-  const Buffer<int64_t> argmax(size_t{1} * n);
-  const Buffer<double> aux_sum(size_t{1});
-  check(head::sum_aux(head::AuxParams{x.h.aux, v, aux_sum.data()}, nullptr), "sum_aux");
-  const Buffer<float> kept(size_t(most) * stride), lse(g.lse), lse_excl(g.lse_excl), row(g.row), pick(g.pick);
-  const Buffer<T> out(size_t(most) * stride);
-  const Buffer<float> row_sums(size_t(spans) * most), unit(size_t(most) + 1), times(size_t{1} * most);
-  const Buffer<float> input(size_t(n) * d), weight(size_t(v) * d), bias(std::vector<float>(v, 0));
-  const Buffer<float> scale(std::vector<float>(n, 0));
-  const Buffer<T> multiplied(size_t(most) * x.padded());
-  const head::Coefs coefs{lse.data(), full ? lse_excl.data() : nullptr, row.data(), pick.data(), n};
-  const bool by_units = x.kType == device::Element::fp16;
-  const float* by = by_units ? unit.data() : nullptr;
-  const head::Matrix all = x.weight(0, v);
-  for (int first = 0; first < n; first += most) {
-    const int rows = std::min(most, n - first);
-    head::Head h = x.h;
-    h.rows = rows, h.first_row = h.rows_there.before = first;
-    head::Matrix a = x.input();
-    a.data = static_cast<const uint16_t*>(a.data) + first * a.stride, a.rows = rows;
-    const head::KeptParams logits{kept.data(), stride};
-    check(
-        path.keep_logits(
-            head::StatsParams{{a, all, d, segment, h.rows_there}, h, partial.data(), picks.data(), 0, {}, logits},
-            x.kType, full, nullptr),
-        "keep_logits");
+class KeptHead {
+ public:
+  KeptHead(const Path& path, const HeadProblem<T>& p, int keep, bool full)
+      : p_(p),
+        x_(p),
+        keep_(keep),
+        full_(full),
+        kept_(size_t(p.s.n) * head::kept_line(keep)),
+        picks_(p.index.size()),
+        stats_(size_t(full ? 12 : 3) * p.s.n) {
+    run(path, keep_, picks_, stats_);
+  }
+
+  // As cuda/head/statistics.cpp does it: those that are kept first.
+  void run(const Path& path, int keep, const Buffer<float>& picks, const Buffer<float>& stats) const {
+    const int v = p_.s.v, segment = head::segment_of(v), parts = path.parts * ceil_div(v, segment);
+    const Buffer<float> partial(size_t(parts) * p_.s.n * sizeof(RowState<float>) / sizeof(float)),
+        logp(p_.index.size());
+    const Buffer<int64_t> argmax(size_t{1} * p_.s.n);
+    const Buffer<double> aux_sum(size_t{1});
+    check(head::sum_aux(head::AuxParams{x_.h.aux, v, aux_sum.data()}, nullptr), "sum_aux");
+    for (int first = 0, count = 0; first < v; first += count) {
+      count = (first < keep ? keep : v) - first;
+      check(
+          (first < keep ? path.keep_logits : path.stats)(
+              head::StatsParams{
+                  .product = {x_.input(), x_.weight(first, count), p_.s.d, segment, x_.h.rows_there},
+                  .head = x_.part(first, count),
+                  .partial = partial.data(),
+                  .picked = picks.data(),
+                  .first_part = path.parts * (first / segment),
+                  .kept = {kept_.data(), keep, first}},
+              x_.kType, full_, nullptr),
+          "keep_logits");
+    }
     check(
         head::merge_stats(
             head::MergeParams{
-                partial.data(), parts, h, n, x.index(), aux_sum.data(), stats.data(), picks.data(), logp.data(),
-                argmax.data()},
-            full, nullptr),
+                partial.data(), parts, x_.h, p_.s.n, x_.index(), aux_sum.data(), stats.data(), picks.data(),
+                logp.data(), argmax.data()},
+            full_, nullptr),
         "merge_stats");
-    head::Matrix by_columns{a.data, d, a.stride, 0};
-    if (by_units) {
-      check(head::find_units(head::UnitParams{h, coefs, full, unit.data(), times.data()}, nullptr), "find_units");
-      by_columns = x.input_by_columns(times.data(), multiplied.data(), first, rows);
-    }
-    const int* ids = x.h.ids ? x.h.ids + first : nullptr;
-    check(
-        head::kept_dlogits(
-            head::KeptDlogitsParams{head::DlogitsParams{{}, h, coefs, by, out.data(), stride, row_sums.data()}, logits},
-            x.kType, full, nullptr),
-        "kept_dlogits");
-    check(
-        path.store(
-            head::StoreParams{
-                {{out.data(), v, stride, 0}, by_columns, rows, 256, {}, h.rows_there, {}, first > 0},
-                weight.data(),
-                true,
-                weight.data(),
-                nullptr,
-                {},
-                by ? by + rows : nullptr,
-                false,
-                v,
-                d,
-                first == 0,
-                true},
-            x.kType, head::Along::rows, head::Along::rows, nullptr),
-        "d weight");
-    check(
-        head::column_sums(
-            head::ColumnSumParams{out.data(), rows, stride, v, h.rows_there, by, bias.data()}, x.kType, nullptr),
-        "column_sums");
-    check(
-        head::add_row_sums(
-            head::RowSumParams{row_sums.data(), spans, rows, ids, h.rows_there, by, scale.data() + (ids ? 0 : first)},
-            nullptr),
-        "add_row_sums");
-    check(
-        path.store(
-            head::StoreParams{
-                {{out.data(), rows, stride, 0}, {all.data, d, all.stride, 0}, v, 256, h.rows_there},
-                input.data() + (ids ? 0 : int64_t{first} * d),
-                true,
-                nullptr,
-                ids,
-                h.rows_there,
-                by,
-                true,
-                rows,
-                d,
-                true,
-                true},
-            x.kType, head::Along::depth, head::Along::rows, nullptr),
-        "d input");
+    synchronize();
   }
-  synchronize();
-  return {stats.values(), input.values(), weight.values(), bias.values(), scale.values()};
-}
 
-template <class T>
-void check_kept(const Path& path, Shape s, const Options& o, bool full) {
-  s.d = round_up(s.d, 8);  // the others are recomputed
-  const HeadProblem<T> p(s, o);
-  const GradientProblem want(p, full);
-  const Kept got = run_kept(path, p, want, full);
-  for (int i = 0; i < s.n; ++i)
-    expect(
-        !p.active[i] || std::fabs(got.lse[i] - p.stats[i].lse) <= 2e-6 * (10 + std::fabs(p.stats[i].lse)),
-        "lse of row " + std::to_string(i) + " of " + name_of(s));
-  expect_close<T>(of_active(p, got.input), want.input, "d input of " + name_of(s), want.squares[0]);
-  expect_close<T>(got.weight, want.weight, "d weight of " + name_of(s), want.squares[1]);
-  expect_close<T>(got.bias, want.bias, "d bias of " + name_of(s), want.squares[2]);
-  expect_close<T>(of_active(p, got.scale), want.scale, "d scale of " + name_of(s), want.squares[2]);
-}
+  // The statistics are, bit by bit, those of a forward that keeps nothing.
+  void check_stats(const Path& path) const {
+    const Buffer<float> picks(p_.index.size()), stats(stats_.values().size());
+    run(path, 0, picks, stats);
+    expect_equal(of_rows(stats_.values()), of_rows(stats.values()), "statistics beside kept logits");
+  }
+
+  void check_logits() const {
+    const std::vector<uint16_t> bits = kept_.values();
+    int line = 0;
+    for (int i = 0; i < p_.s.n; ++i) {
+      if (!p_.active[i]) continue;
+      const uint16_t* of = bits.data() + line++ * head::kept_line(keep_);
+      const auto* references = reinterpret_cast<const float*>(of + round_up(keep_, 8));
+      for (int v = 0; v < keep_; ++v) {
+        if (full_ && p_.picks(i, v)) continue;
+        const double z = p_.z[int64_t{i} * p_.s.v + v], reference = references[v / head::kColumnsOfReference];
+        const double below =
+            of[v] >> 12 ? std::ldexp(1 + (of[v] & 4095) / 4096.0, (of[v] >> 12) - 10) : std::ldexp(of[v], -9 - 12);
+        const double got = reference - below, error = of[v] == 0xffff ? std::fmax(z - got, 0) : got - z;
+        expect(
+            std::fabs(error) <= 0x1p-13 * below + 2e-5 * (1 + std::fabs(z)),
+            "logit " + std::to_string(got) + ", not " + std::to_string(z) + ", below " + std::to_string(reference) +
+                " at " + std::to_string(v) + " of " + name_of(p_.s));
+      }
+    }
+  }
+
+  // In two parts, whose dlogits lie side by side in one matrix.
+  void check_dlogits() const {
+    std::vector<double> want;
+    const GradientProblem g(p_, full_, [&](std::vector<double>& of) { want = of; });
+    const int n = p_.s.n, stride = round_up(keep_, 8) + 8;
+    const Buffer<float> lse(g.lse), lse_excl(g.lse_excl), row(g.row), pick(g.pick), unit(size_t(n) + 1),
+        times(size_t{1} * n);
+    const head::Coefs coefs{lse.data(), full_ ? lse_excl.data() : nullptr, row.data(), pick.data(), n};
+    const bool by_units = x_.kType == device::Element::fp16;
+    if (by_units)
+      check(head::find_units(head::UnitParams{x_.h, coefs, full_, unit.data(), times.data()}, nullptr), "find_units");
+    const std::vector<T> before = random_matrix<T>(size_t(n) * stride, 1);
+    const Buffer<T> out(before);
+    const int half = keep_ / 2 / 256 * 256;
+    for (const auto& [first, count] : {std::pair(0, half), std::pair(half, keep_ - half)})
+      check(
+          head::kept_dlogits(
+              head::KeptDlogitsParams{
+                  head::DlogitsParams{
+                      {},
+                      x_.part(first, count),
+                      coefs,
+                      by_units ? unit.data() : nullptr,
+                      out.data() + first,
+                      stride,
+                      nullptr},
+                  {kept_.data(), keep_, first},
+                  picks_.data()},
+              x_.kType, full_, nullptr),
+          "kept_dlogits");
+    synchronize();
+    const std::vector<float> got = to_floats(out.values()), were = to_floats(before), units = unit.values();
+    std::vector<float> all;
+    std::vector<double> exact;
+    int line = 0;
+    const auto at = [&](int v) { return int64_t{line} * stride + v; };
+    for (int i = 0; i < n; ++i) {
+      if (!p_.active[i]) continue;
+      for (int v = 0; v < keep_; ++v) {
+        const int64_t place = int64_t{i} * p_.s.v + v;
+        const double dense = full_ ? g.row[5 * n + i] * (p_.o.aux ? p_.aux[v] : 1) : 0;
+        exact.push_back((want[place] + dense) * (p_.o.scale ? p_.scale[i] : 1));
+        all.push_back(got[at(v)] / (by_units ? units[line] : 1));
+        if (p_.picks(i, v))
+          expect(
+              std::fabs(all.back() - exact.back()) <= 0x1p-8 * std::fabs(exact.back()) + 1e-5,
+              "dlogit " + std::to_string(all.back()) + " of a pick, not " + std::to_string(exact.back()));
+      }
+      for (int v = keep_; v < stride; ++v)
+        expect(
+            got[at(v)] == (v < round_up(keep_, 8) ? 0 : were[at(v)]), "wrote beyond the columns of " + name_of(p_.s));
+      ++line;
+    }
+    expect_close<T>(all, exact, "dlogits of " + name_of(p_.s));
+    for (const int end = std::min(n, round_up(line, 64)); line < end; ++line)
+      for (int v = 0; v < keep_; ++v) expect(got[at(v)] == 0, "a row that is not there has dlogits");
+    for (; line < n; ++line)
+      for (int v = 0; v < keep_; ++v) expect(got[at(v)] == were[at(v)], "wrote rows beyond those that are read");
+  }
+
+ private:
+  std::vector<float> of_rows(std::vector<float> stats) const {
+    for (size_t i = 0; i < stats.size(); ++i)
+      if (!p_.active[i % p_.s.n]) stats[i] = 0;
+    return stats;
+  }
+
+  const HeadProblem<T>& p_;
+  const HeadOnDevice<T> x_;
+  const int keep_;
+  const bool full_;
+  const Buffer<uint16_t> kept_;
+  const Buffer<float> picks_, stats_;
+};
 
 template <class T>
 void check_shapes(const Path& path) {
-  for (int i = 0; i < 12; ++i)
-    if (!LOSSK_SMALL_SHAPES || i % 3 == 2) check_kept<T>(path, kSmallShapes[i], kSome[(i + i / 6) % 6], i % 2 == 1);
+  for (int i = 0; i < 12; ++i) {
+    if (LOSSK_SMALL_SHAPES && i % 3 != 2) continue;
+    const Shape s = kShapes[i];
+    const HeadProblem<T> p(s, kKept[(i + i / 6) % 6]);
+    const bool full = i % 2 == 1;
+    const int some = std::max(s.v / 2 / 256 * 256, std::min(s.v, 256));  // whole segments
+    for (const int keep : {some, s.v}) {
+      const KeptHead<T> x(path, p, keep, full);
+      x.check_stats(path);
+      x.check_logits();
+      x.check_dlogits();
+    }
+  }
 }
 
+// Logits that float16 holds badly, and a target whose p is nearly 1: 1 - p has no digits of what is kept.
 template <class T>
-void check_same_bits(const Path& path) {
-  random_source().seed(11);
-  const HeadProblem<T> p({140, 300, 72}, {.bias = true, .ignored = true});
-  const GradientProblem g(p, false);
-  Kept got = run_kept(path, p, g, false);
-  got.input = of_active(p, got.input);
-  static const Kept first_seen = got;
-  expect_equal(got.input, first_seen.input, "d input of kept logits under another schedule");
-  expect_equal(got.weight, first_seen.weight, "d weight of kept logits under another schedule");
+void check_extreme(const Path& path) {
+  const HeadProblem<T> p({20, 300, 64}, {.bias = true, .picks = 1}, 40);
+  for (const bool full : {false, true}) {
+    const KeptHead<T> x(path, p, 300, full);
+    x.check_logits();
+    x.check_dlogits();
+  }
 }
 
 LOSSK_TEST(kept_mma_bf16) { check_shapes<Bf16>(head::kMmaSync); }
 LOSSK_TEST(kept_mma_fp16) { check_shapes<Fp16>(head::kMmaSync); }
-LOSSK_TEST(kept_mma_same_bits) { check_same_bits<Fp16>(head::kMmaSync); }
+LOSSK_TEST(kept_mma_extreme) { check_extreme<Bf16>(head::kMmaSync); }
 
 LOSSK_TEST(kept_refuses) {
-  alignas(16) float out[16] = {};
+  alignas(16) uint16_t kept[64] = {}, out[16] = {};
   const head::Head h{.rows = 1, .columns = 4};
-  const head::KeptDlogitsParams good{head::DlogitsParams{{}, h, {}, nullptr, out, 8, nullptr}, {out, 4}};
+  const head::KeptDlogitsParams good{head::DlogitsParams{{}, h, {}, nullptr, out, 8, nullptr}, {kept, 4, 0}, nullptr};
   const auto refuses = [&](Element type, auto change) {
     head::KeptDlogitsParams p = good;
     change(p);
     expect(head::kept_dlogits(p, type, false, nullptr) != cudaSuccess, "accepted what it cannot do");
   };
+  float sums[1];
   refuses(Element::fp32, [](auto&) {});
   refuses(Element::fp16, [](auto&) {});  // has a unit
-  refuses(Element::bf16, [](auto& p) { p.kept.stride = 2; });
+  refuses(Element::bf16, [](auto& p) { p.kept.line = 8; });
+  refuses(Element::bf16, [](auto& p) { ++p.kept.values; });
   refuses(Element::bf16, [](auto& p) { p.dlogits.stride = 12; });
+  refuses(Element::bf16, [](auto& p) { p.dlogits.head.softcap = 3; });
+  refuses(Element::bf16, [&](auto& p) { p.dlogits.row_sums = sums; });
 }
 
 #if LOSSK_TEST_SM90
 LOSSK_TEST(kept_wgmma_bf16) { check_shapes<Bf16>(head::kWgmma); }
 LOSSK_TEST(kept_wgmma_fp16) { check_shapes<Fp16>(head::kWgmma); }
-LOSSK_TEST(kept_wgmma_same_bits) { check_same_bits<Bf16>(head::kWgmma); }
+LOSSK_TEST(kept_wgmma_extreme) { check_extreme<Fp16>(head::kWgmma); }
 #endif
 
 }  // namespace
