@@ -29,6 +29,7 @@ pack() {
   tar cJf build/carry/tests.txz -C $device conformance kernels
   tar cJf build/carry/cuda.txz -C $device _cuda.so commit
   if [ -n "${BEFORE:-}" ]; then
+    rm -rf build/pack/before
     [ -d build/pack/source ] || git worktree add --force --detach build/pack/source "$BEFORE"
     git -C build/pack/source checkout --detach "$BEFORE"
     library build/pack/source build/pack/before
@@ -60,13 +61,13 @@ package() {
   [ -d "$site/lossk" ] && return
   unpack cuda $device
   cp $device/commit build/gpu/
-  install . "$site"
+  package_of . "$site"
   cp $device/_cuda.so "$site/lossk/"
   python3 -c "import lossk; print(lossk.build_info())"
 }
 
 # A source folder's package, without its GPU part, into another.
-install() {
+package_of() {
   local name=$(basename "$2")
   timeout 170 python3 -m pip install --verbose --no-build-isolation --no-deps --no-index --no-compile --upgrade \
     --target "$2" -Cbuild-dir="$PWD/build/gpu/package-$name" -Ccmake.define.LOSSK_CUDA=OFF "$1" > "$logs/build-$name.log" 2>&1
@@ -134,7 +135,7 @@ profile() {
 compare() {
   package
   unpack before build/gpu
-  install build/gpu/before/source build/gpu/site-before
+  package_of build/gpu/before/source build/gpu/site-before
   cp build/gpu/before/_cuda.so build/gpu/site-before/lossk/
   local turn=0
   for which in site-before site site site-before; do

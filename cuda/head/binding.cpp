@@ -10,7 +10,8 @@ void backward(
   // d scale wants the logits without their scale, which nobody has kept.
   const int ready = wanted.scale ? 0 : kept.columns;
   int most = columns_at_a_time(x);
-  if (ready > 0 && ready < x.v) most = std::min(most, ready);  // a part ends there: not all of the vocabulary is one
+  // A part ends where those that are kept do: not all of the vocabulary is one.
+  if (ready > 0 && ready < x.v) most = std::min(most, std::max(ready, round_up(x.v - ready, kSpan)));
   const auto parts_of_row = [&](int columns) { return x.path.parts * ceil_div(columns, kSpan); };
   const int widest = std::max(most, columns_at_the_end(x, &grads.weight, 0));
   FromDlogits products(x, wanted, grads, most, parts_of_row(widest));

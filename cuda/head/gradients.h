@@ -86,8 +86,8 @@ class FromDlogits {
   // float16's, which then has a unit.
   void find_units(const Coefs& coefs, bool full, const float* bound = nullptr);
 
-  // Of the part at `first`, which then has as many columns, and ends at `end` at the latest. Without it a part has
-  // `most`.
+  // Of the part at `first`, which then has as many columns, and ends at `end` at the latest. Where nobody calls this a
+  // part has `most`.
   const Room& begin(int first, int end);
 
   const Room& room() const { return room_; }

@@ -54,7 +54,6 @@ class Operands {
   // Columns first .. first + count of the vocabulary. Good until the next call, if the weight is laid out anew: then
   // only as many as there are.
   Matrix weight(int first, int count, Count there = {});
-  bool weight_in_place() const { return weight_ready_; }
   int most_columns(int unit) const;  // of a call to weight, a multiple of `unit`
   // Columns ids[0 .. count) of it, copied to memory for `most` of them. Good until the next call.
   Matrix weight(const int* ids, Count count, int most);

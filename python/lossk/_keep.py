@@ -15,14 +15,15 @@ def keep_logits(share=1.0):
 
     On a GPU the exact backward multiplies for the logits again, a product of the four that a loss and its gradients
     take. Inside the block, forwards keep those of the first `share` of the vocabulary, 0 <= share <= 1, and their
-    backwards, wherever they run, leave that much of the product out: 2.06 share N V bytes more for up to a fourth of
-    the time. With share = 1 this is the memory of an unfused head in half precision, but not its rounding: 13
-    digits of how far z lies below a maximum near it; statistics, and z at the targets, are of float32.
+    backwards, inside or not, leave that much of the product out: 2.06 share N V bytes more for up to a fourth of the
+    time. With share = 1 this is the memory of an unfused head in half precision, but not its rounding: z is kept as 13
+    bits of how far it lies below a maximum near it, nothing beyond 64 nats; statistics, and z at the targets, have all
+    their bits. Gradients are deterministic, but not those of share = 0 bit by bit.
 
-    For every loss of linear_stats: linear_cross_entropy, linear_logp, lossk.losses, lossk.policy. It changes nothing
-    on a CPU, in float32, with softcap, with tau, where `scale` requires grad, and for distances, divergences and
-    linear_pairwise. Gradients are deterministic, but not those of share = 0 bit by bit. ValueError, TypeError if share
-    is not a number in [0, 1].
+    For linear_cross_entropy, linear_logp, linear_stats and the losses made of them. It changes nothing on a CPU, in
+    float32, with softcap, tau or `saved`, where `scale` requires grad, and for distances, divergences and
+    linear_pairwise. The share is the process's, for one thread at a time. A function that torch.utils.checkpoint runs
+    again wants the block inside it. ValueError, TypeError if share is not a number in [0, 1].
     """
     _check.number("keep_logits", "share", share, 0, 1, "a number in [0, 1]")
     global _share
@@ -40,7 +41,7 @@ def columns(h, tau):
     if not _share or not half or h.softcap or tau or scaled or not _can_keep(h.input):
         return 0
     segment = round_up(-(-max(vocab, 1) // _MOST_SEGMENTS), _TILE)
-    return vocab if _share == 1 else min(int(_share * vocab) // segment * segment, vocab)
+    return vocab if _share == 1 else int(_share * vocab) // segment * segment
 
 
 def _can_keep(input):

@@ -52,7 +52,7 @@ LIVE_MMA = Kernel("head/live/dlogits.cu", ("live_mma_bf16",))
 LIVE_STORE = Kernel("head/gradient/gradient_sm90.cu", ("live_wgmma_bf16",))
 LIVE_SUMS = Kernel("head/gradient/gradient.cu", ("live_wgmma_bf16",))
 LIVE = Kernel("head/live/live.cu", ("live_picks", "live_dense_rows", "live_wgmma_bf16"))
-KEPT = Kernel("head/kept/kept.cu", ("kept_mma_bf16",))
+KEPT = Kernel("head/kept/kept.cu", ("kept_mma_edges", "kept_mma_bf16"))
 COMPARE = Kernel("head/compare/compare.cu", ("compare_mma_masked", "compare_mma_bf16", "compare_wgmma_bf16"))
 ELEMENTWISE = Kernel("head/elementwise/elementwise.cu", ("elementwise_edges", "elementwise_bf16"))
 LARGEST = Kernel("head/largest/largest.cu", ("largest_mma_nan", "largest_mma_bf16", "sample_mma_bf16"))
@@ -90,6 +90,7 @@ _PARTS = "head/stats/parts.cuh"
 _SLICES, _JOIN = "head/product/slices.h", "head/gradient/slices.cuh"
 _SKETCH, _COLUMNS, _HEAD = "head/stats/sketch.cuh", "head/product/columns.cuh", "head/head.h"
 _LISTS, _PLACES, _FILL = (f"head/live/{name}.cuh" for name in ("lists", "columns", "fill"))
+_FUSED = "multiply_add(z, -kBelowScale"
 _KEEP, _KEPT, _LOGIT = "head/kept/keep.cuh", "head/kept/dlogits.cuh", "head/kept/logit.cuh"
 _TERMS, _COMPARED = "head/compare/sums.cuh", "head/compare/dlogits.cuh"
 _LARGEST, _LINE = "head/largest/largest.cuh", "head/logit_line.cuh"
@@ -271,7 +272,7 @@ MUTANTS = [
     Mutant("wrong value", LIVE, _FILL, "dot += static_cast<float>(missing * p.bias[block]);", ";"),
     Mutant("unwritten parts", LIVE, _FILL, "part < parts;", "part < p.parts;"),
     Mutant("off-by-one tail", LIVE, _FILL, "if (line >= rows) return;", "if (line + 1 >= rows) return;"),
-    Mutant("wrong value", LIVE_WGMMA, _DLOGITS, "if constexpr (!live) g += a[5] * aux;", "g += a[5] * aux;"),
+    Mutant("wrong value", LIVE_WGMMA, _DLOGITS, "weighted<full, !live>", "weighted<full, true>"),
     Mutant("wrong value", LIVE_MMA, _DLOGITS, f"slope(z);\n    {_SUMS_SLOPE}", "slope(z);\n    sums_[slot][1] += g;"),
     Mutant("wrong value", LIVE_STORE, _STORE, "p_.sum_by_ids ? line : own", "own"),
     Mutant("wrong value", LIVE_SUMS, _SUMS, "p.ids[own] : own] += sum;", "p.ids[own] : own] = sum;"),
@@ -282,10 +283,13 @@ MUTANTS = [
     Mutant("wrong value", KEPT, _KEEP, "maximum(top, shuffle_xor(top, lanes))", "shuffle_xor(top, lanes)"),
     Mutant("wrong value", KEPT_WGMMA, _LOGIT, "bits + kHalf", "bits"),
     Mutant("wrong value", KEPT, _LOGIT, "min(bits + kHalf, kMost)", "(bits + kHalf)"),
+    Mutant("wrong value", KEPT_WGMMA, _LOGIT, "kNothing << kBelowShift", "0xfff << kBelowShift"),
     Mutant("unwritten padding", KEPT, _KEPT, "if (line >= round_up(rows, 64)) return;", "if (line >= rows) return;"),
     Mutant("missing barrier", KEPT, _KEPT, "  sync_block();\n", ""),
     Mutant("wrong value", KEPT, _KEPT, "columns[i] == column; ++i", "i == k; ++i"),
     Mutant("wrong value", KEPT, _KEPT, "if (!picked && a_[4]", "if (a_[4]"),
+    Mutant("wrong value", KEPT, _KEPT, "head.aux + head.first", "head.aux"),
+    Mutant("wrong value", KEPT, _LOGIT, "(reference - z) * kBelowScale", f"{_FUSED}, reference * kBelowScale)"),
     Mutant("wrong place", KEPT, _KEPT, "c = column - head.first", "c = column"),
     # ---- row kernels on kept logits: what is compared
     Mutant("wrong value", COMPARE, _TERMS, "cross + sum_a * (by_a - by_b)", "cross"),

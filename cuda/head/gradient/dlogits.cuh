@@ -6,6 +6,19 @@
 
 namespace lossk::head {
 
+// Of a logit without its picks and aX: a = a0 .. aX b where `full`, else a0 alone.
+template <bool full, bool dense>
+LOSSK_DEVICE float weighted(const float* a, float p, float logp, float aux) {
+  if constexpr (!full) return a[0] * p;
+  const float g = p * (a[0] + (p == 0 ? 0 : a[1] * logp) + a[2] * p + a[3] * aux);
+  return dense ? g + a[5] * aux : g;
+}
+// Where `full`, differences of statistics feel the last bits.
+template <bool full>
+LOSSK_DEVICE float probability(float logp) {
+  return full ? expf(logp) : exp2_approx(logp * kLog2E);
+}
+
 // `full`: every coefficient, not a0 and the picks' alone. `live`: of live columns (DlogitsParams). A distance has two
 // coefficients, a and b.
 template <class T, int slots, With with, bool full, bool live>
@@ -125,16 +138,12 @@ class DlogitsEpilogue {
     const float unscaled = rows_.unscaled(column, raw), z = rows_.logit(t.row, unscaled);
     const float margin = pick && pick->target ? p_.head.margin : 0;
     const float logp = z - margin - t.lse - t.lse_low;
-    const float p = full ? expf(logp) : exp2_approx(logp * kLog2E);  // differences of statistics feel the last bits
     const float* a = t.a;
-    float g = a[0] * p;
-    if constexpr (full) {
-      const float aux = p_.head.aux ? p_.head.aux[p_.head.first + column] : 1;
-      g = p * (a[0] + (p == 0 ? 0 : a[1] * logp) + a[2] * p + a[3] * aux);
-      if constexpr (!live) g += a[5] * aux;
-      // exp(z - lse_excl) itself: written as a multiple of p it would cancel against 1 - p at a peaked target.
+    const float aux = full && p_.head.aux ? p_.head.aux[p_.head.first + column] : 1;
+    float g = weighted<full, !live>(a, probability<full>(logp), logp, aux);
+    // exp(z - lse_excl) itself: written as a multiple of p it would cancel against 1 - p at a peaked target.
+    if constexpr (full)
       if (!pick && a[4] != 0 && t.lse_excl != -INFINITY) g += a[4] * expf(z - t.lse_excl - t.lse_excl_low);
-    }
     const float slope = rows_.slope(z);
     if constexpr (live) sums_[slot][1] += g * slope;
     g = (g - (pick ? pick->minus : 0)) * slope;

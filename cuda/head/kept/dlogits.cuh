@@ -1,38 +1,34 @@
 // dlogits of kept logits: what the gradient's epilogue makes of a product, without one.
 #pragma once
 #include "device/barrier.h"
+#include "head/gradient/dlogits.cuh"
 #include "head/kept/logit.cuh"
 #include "head/kept/params.h"
-#include "head/logits.cuh"
-#include "head/rows/narrow.cuh"
 
 namespace lossk::head {
 
 constexpr int kKeptThreads = 128, kKeptColumns = 4 * 8 * kKeptThreads;  // of a block: four copies of 16 bytes a thread
 
-// A row's formula, cpp/ops.cpp, linear_stats_backward. `full` as DlogitsEpilogue has it.
+// What a row's dlogits are made with. `full` as DlogitsEpilogue has it.
 template <class T, bool full>
 class KeptRow {
  public:
   LOSSK_DEVICE KeptRow(const DlogitsParams& p, int line) : coefs_(p.coefs), id_(p.head.id(line)) {
-    const float unit = std::is_same_v<T, Fp16> ? p.unit[line] : 1;
-    by_ = unit * (p.head.scale ? p.head.scale[id_] : 1);
+    if constexpr (std::is_same_v<T, Fp16>) unit_ = p.unit[line];
+    if (p.head.scale) scale_ = p.head.scale[id_];
     lse_ = of(coefs_.lse, 0), lse_low_ = of(coefs_.lse, 1);
     if (full && coefs_.lse_excl) lse_excl_ = of(coefs_.lse_excl, 0), lse_excl_low_ = of(coefs_.lse_excl, 1);
 #pragma unroll
-    for (int k = 0; k < kCoefs; ++k) a_[k] = of(coefs_.row, k);
+    for (int k = 0; k < kCoefs; ++k) a_[k] = unit_ * of(coefs_.row, k);
   }
 
-  // dlogit of z, less `minus`, of its picks. Differences first: see PlainDlogits.
-  LOSSK_DEVICE float dlogit(float z, float aux, bool picked, float minus) const {
-    const float logp = z - lse_ - lse_low_, p = exp2_approx(logp * kLog2E);
-    float g = a_[0] * p;
-    if constexpr (full) {
-      g = p * (a_[0] + (p == 0 ? 0 : a_[1] * logp) + a_[2] * p + a_[3] * aux) + a_[5] * aux;
-      if (!picked && a_[4] != 0 && lse_excl_ != -INFINITY)
-        g += a_[4] * exp2_approx((z - lse_excl_ - lse_excl_low_) * kLog2E);
-    }
-    return by_ * (g - minus);
+  // Of z, less `minus`, the coefficients of its picks.
+  LOSSK_DEVICE float dlogit(float z, float aux, bool picked = false, float minus = 0) const {
+    const float logp = z - lse_ - lse_low_;
+    float g = weighted<full, true>(a_, probability<full>(logp), logp, aux);
+    if constexpr (full)
+      if (!picked && a_[4] != 0 && lse_excl_ != -INFINITY) g += a_[4] * expf(z - lse_excl_ - lse_excl_low_);
+    return scale_ * (g - unit_ * minus);
   }
 
   LOSSK_DEVICE int64_t id() const { return id_; }
@@ -43,11 +39,11 @@ class KeptRow {
 
   const Coefs& coefs_;
   const int64_t id_;
-  float by_, lse_, lse_low_, lse_excl_ = -INFINITY, lse_excl_low_ = 0, a_[kCoefs];
+  float unit_ = 1, scale_ = 1, lse_, lse_low_, lse_excl_ = -INFINITY, lse_excl_low_ = 0, a_[kCoefs];
 };
 
 // A block of threads for each row and each kKeptColumns. (One on a multiprocessor at least: without the number ptxas
-// spills for more of them on sm_90.)
+// takes 32 registers, and spills on sm_90.)
 template <class T, bool full>
 __global__ void __launch_bounds__(kKeptThreads, 1) dlogits_of_kept(const __grid_constant__ KeptDlogitsParams p) {
   const Head& head = p.dlogits.head;
@@ -70,7 +66,7 @@ __global__ void __launch_bounds__(kKeptThreads, 1) dlogits_of_kept(const __grid_
     const float reference = *p.kept.reference(line, c / kColumnsOfReference);
     const auto dlogit = [&](int i, uint32_t code) {
       // There is nothing in the columns up to the next 8.
-      return c + i < head.columns ? row.dlogit(logit_at(reference, code), aux ? aux[c + i] : 1, false, 0) : 0;
+      return c + i < head.columns ? row.dlogit(logit_at(reference, code), aux ? aux[c + i] : 1) : 0;
     };
 #pragma unroll
     for (int i = 0; i < 4; ++i)

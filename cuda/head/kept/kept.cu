@@ -21,7 +21,7 @@ cudaError_t keep_logits(const StatsParams& p, Element type, bool full, cudaStrea
 cudaError_t kept_dlogits(const KeptDlogitsParams& p, Element type, bool full, cudaStream_t stream) {
   const Head& head = p.dlogits.head;
   if (head.rows == 0 || head.columns == 0) return cudaSuccess;
-  if (!valid(p.dlogits, type) || !p.kept.valid(head.columns) || p.dlogits.row_sums || head.softcap.cap > 0)
+  if (!valid(p.dlogits, type) || !p.kept.valid(head.columns) || p.dlogits.row_sums || head.curved())
     return cudaErrorInvalidValue;
   const int blocks = ceil_div(head.columns, kKeptColumns);
   if (blocks > 65535) return cudaErrorInvalidValue;

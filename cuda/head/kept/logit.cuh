@@ -1,5 +1,6 @@
 // A kept logit: how far it lies below its reference, as a float of 16 bits: 4 of the exponent, 12 of the mantissa.
 #pragma once
+#include <cmath>
 #include <cstring>
 
 #include "device/math.h"
@@ -13,12 +14,15 @@ using namespace device;
 constexpr float kBelowScale = 0x1p-117f;
 constexpr int kBelowShift = 11;  // of the mantissa's 23 bits, those that are left off
 
-// In the low half. Trap: what is no number, or more than 64, becomes 64; the reference says so where it is -inf or nan.
+constexpr uint32_t kNothing = 0xffff;  // 64 nats below, or more: a probability of 0; and what is no number
+
+// In the low half. Trap: the difference first. Of two scaled numbers that are the same a fused one would be -0, where
+// scaling rounds: nothing.
 LOSSK_DEVICE uint32_t code_below(float reference, float z) {
-  const float below = multiply_add(z, -kBelowScale, reference * kBelowScale);
+  const float below = (reference - z) * kBelowScale;
   uint32_t bits;
   memcpy(&bits, &below, 4);
-  constexpr uint32_t kHalf = 1u << (kBelowShift - 1), kMost = (1u << (16 + kBelowShift)) - 1;
+  constexpr uint32_t kHalf = 1u << (kBelowShift - 1), kMost = kNothing << kBelowShift;
   return min(bits + kHalf, kMost) >> kBelowShift;
 }
 
@@ -26,7 +30,7 @@ LOSSK_DEVICE float logit_at(float reference, uint32_t code) {
   const uint32_t bits = code << kBelowShift;
   float below;
   memcpy(&below, &bits, 4);
-  return multiply_add(below, -1 / kBelowScale, reference);
+  return code == kNothing ? -INFINITY : multiply_add(below, -1 / kBelowScale, reference);
 }
 
 }  // namespace lossk::head

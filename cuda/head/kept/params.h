@@ -13,7 +13,7 @@ struct KeptDlogitsParams {
   const float* picked;  // [N, K] as StatsParams leaves them: the picks' dlogits want every bit
 };
 
-// For bf16 and fp16, of a head without softcap.
+// For bf16 and fp16, of a head without softcap, not of distances.
 [[nodiscard]] cudaError_t kept_dlogits(
     const KeptDlogitsParams& p, device::Element type, bool full, cudaStream_t stream);
 

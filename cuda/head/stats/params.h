@@ -76,7 +76,7 @@ struct MergeParams {
   const void* partial;  // [parts, the head's rows]
   int parts;
   Head head;                      // of the whole vocabulary
-  int n;                          // all rows; the head may have some of them
+  int n;                          // all rows
   const int64_t* index;           // [N, K]
   const double* aux_sum;          // [1]
   float* stats;                   // [12, N] or [3, N]; rows that are not there keep what they have, here and below

@@ -175,44 +175,58 @@ void check_shapes(const Path& path) {
   }
 }
 
-// Logits that float16 holds badly, and a target whose p is nearly 1: 1 - p has no digits of what is kept.
+// Of logits far apart, with a target whose p is nearly 1: 1 - p has no digits of what is kept. Of tiny ones, where a
+// reference has fewer bits than its row. And every option, in a part that begins inside the vocabulary.
 template <class T>
-void check_extreme(const Path& path) {
-  const HeadProblem<T> p({20, 300, 64}, {.bias = true, .picks = 1}, 40);
-  for (const bool full : {false, true}) {
-    const KeptHead<T> x(path, p, 300, full);
-    x.check_logits();
-    x.check_dlogits();
+void check_edges(const Path& path) {
+  for (const float spread : {40.f, 1e-4f, 1e-6f}) {
+    const HeadProblem<T> p({20, 300, 64}, {.bias = spread > 1, .picks = 1}, spread);
+    for (const bool full : {false, true}) {
+      const KeptHead<T> x(path, p, 300, full);
+      x.check_logits();
+      x.check_dlogits();
+    }
   }
+  const HeadProblem<T> p({70, 800, 64}, kAll);
+  const KeptHead<T> x(path, p, 768, true);
+  x.check_stats(path);
+  x.check_dlogits();
 }
 
 LOSSK_TEST(kept_mma_bf16) { check_shapes<Bf16>(head::kMmaSync); }
 LOSSK_TEST(kept_mma_fp16) { check_shapes<Fp16>(head::kMmaSync); }
-LOSSK_TEST(kept_mma_extreme) { check_extreme<Bf16>(head::kMmaSync); }
+LOSSK_TEST(kept_mma_edges) { check_edges<Bf16>(head::kMmaSync); }
 
 LOSSK_TEST(kept_refuses) {
-  alignas(16) uint16_t kept[64] = {}, out[16] = {};
+  const Buffer<float> ones(std::vector<float>(8, 1));
+  const Buffer<Bf16> out(size_t{16});
+  const Buffer<uint16_t> kept(std::vector<uint16_t>(64, 0));
   const head::Head h{.rows = 1, .columns = 4};
-  const head::KeptDlogitsParams good{head::DlogitsParams{{}, h, {}, nullptr, out, 8, nullptr}, {kept, 4, 0}, nullptr};
-  const auto refuses = [&](Element type, auto change) {
+  const head::Coefs coefs{ones.data(), nullptr, ones.data(), nullptr, 1};
+  const head::KeptDlogitsParams good{
+      head::DlogitsParams{{}, h, coefs, nullptr, out.data(), 8, nullptr}, {kept.data(), 4, 0}, nullptr};
+  const auto accepts = [&](Element type, auto change) {
     head::KeptDlogitsParams p = good;
     change(p);
-    expect(head::kept_dlogits(p, type, false, nullptr) != cudaSuccess, "accepted what it cannot do");
+    return head::kept_dlogits(p, type, false, nullptr) == cudaSuccess;
   };
-  float sums[1];
+  const auto refuses = [&](Element type, auto change) { expect(!accepts(type, change), "accepted what it cannot do"); };
+  expect(accepts(Element::bf16, [](auto&) {}), "refused what it can do");
   refuses(Element::fp32, [](auto&) {});
   refuses(Element::fp16, [](auto&) {});  // has a unit
   refuses(Element::bf16, [](auto& p) { p.kept.line = 8; });
   refuses(Element::bf16, [](auto& p) { ++p.kept.values; });
   refuses(Element::bf16, [](auto& p) { p.dlogits.stride = 12; });
   refuses(Element::bf16, [](auto& p) { p.dlogits.head.softcap = 3; });
-  refuses(Element::bf16, [&](auto& p) { p.dlogits.row_sums = sums; });
+  refuses(Element::bf16, [](auto& p) { p.dlogits.head.distance = Distance::cosine; });
+  refuses(Element::bf16, [&](auto& p) { p.dlogits.row_sums = ones.data(); });
+  synchronize();
 }
 
 #if LOSSK_TEST_SM90
 LOSSK_TEST(kept_wgmma_bf16) { check_shapes<Bf16>(head::kWgmma); }
 LOSSK_TEST(kept_wgmma_fp16) { check_shapes<Fp16>(head::kWgmma); }
-LOSSK_TEST(kept_wgmma_extreme) { check_extreme<Fp16>(head::kWgmma); }
+LOSSK_TEST(kept_wgmma_edges) { check_edges<Fp16>(head::kWgmma); }
 #endif
 
 }  // namespace
