@@ -7,8 +7,9 @@ namespace lossk::head {
 using device::Element;
 
 // Longer parts add to d input's sums less often, which is a quarter of its time at 4096 columns (NOTES.md), 4 % at
-// these. But blocks that walk far along a product's depth drift apart, and share less of what L2 holds.
-constexpr int kWidestPart = 32768;
+// these. But blocks that walk far along a product's depth drift apart, and share less of what L2 holds. A power of two
+// would leave four of d weight's 4096 tiles for a round of their own on 132 multiprocessors.
+constexpr int kWidestPart = 127 * kSpan;
 constexpr int64_t kRoomAlignment = 256;
 
 Gradients gradient_tensors(const Operands& x, const Wanted& wanted, ScalarType input_dtype, ScalarType weight_dtype) {
