@@ -6,6 +6,8 @@ from functools import partial
 import lossk
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from live import Sketches
 from lossk import _head_ops, _keep, keep_logits, linear_cross_entropy, linear_logp, linear_stats, reference
 from problem import (
@@ -18,6 +20,7 @@ from problem import (
     random_stats_problem,
     upstream_of,
 )
+from test_cce_hypothesis import often, options, targets
 from tolerance import assert_as_good_as_torch, assert_identical
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -95,6 +98,17 @@ def test_minus_infinity_in_the_bias_has_no_gradient(device):
     masked = p.with_(linear_bias=bias, target=p.tensors["target"] % 100)
     results = check(masked)
     assert not any(results[f"grad of {name}"][100:610].any() for name in ("linear_weight", "linear_bias"))
+
+
+@often
+@given(data=st.data(), share=st.floats(0, 1), options=options, target=targets)
+def test_any_call(data, share, options, target, device):
+    rows, vocab, dim, seed = (data.draw(st.integers(*of)) for of in ((8, 200), (16, 1600), (4, 100), (0, 2**31)))
+    torch.manual_seed(seed)
+    kept = options | target | {"softcap": None, "token_scale": False}
+    p = random_problem(rows, vocab, dim, data.draw(st.sampled_from(HALVES)), device=device, **kept)
+    with keep_logits(share):
+        assert_matches(p, linear_cross_entropy, reference.linear_cross_entropy)
 
 
 @each_dtype(only=HALVES)
