@@ -121,7 +121,7 @@ def column_sets(op, name, x, rows, like):
     integers(op, name, x, (*rows, x.shape[-1] if x.dim() else 1), like)
 
 
-def _may_look(x):
+def may_look(x):
     """At the elements of a tensor: eager and on a CPU, for elsewhere it would cost a sync or break the graph; with
     LOSSK_CHECK=1 on a GPU too."""
     if torch.compiler.is_compiling() or type(x) is not torch.Tensor or x.numel() == 0:
@@ -130,14 +130,14 @@ def _may_look(x):
 
 
 def all_positive(op, name, x):
-    if _may_look(x) and not (x > 0).all():
+    if may_look(x) and not (x > 0).all():
         at = (~(x > 0)).nonzero()[0].tolist()
         raise ValueError(f"{op}: {name} must be > 0, got {x[tuple(at)].item()} at {at}")
 
 
 def in_vocab(op, name, x, vocab, absent):
     """Every entry in [0, vocab) or `absent`, where it may look; on a GPU the row's loss is nan otherwise."""
-    if not _may_look(x):
+    if not may_look(x):
         return
     bad = ((x < 0) | (x >= vocab)) & (x != absent)
     if bad.any():
@@ -147,5 +147,5 @@ def in_vocab(op, name, x, vocab, absent):
 
 def none_failed(op, name, expected, failed):
     """failed [...]: not 0 where a factorisation found that `name` is not `expected`."""
-    if _may_look(failed) and failed.any():
+    if may_look(failed) and failed.any():
         raise ValueError(f"{op}: {name} must be {expected}, got one whose leading minor {int(failed.max())} is not")

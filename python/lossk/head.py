@@ -6,7 +6,7 @@ linear_weight [V, D] in float32, bfloat16 or float16 (float64 on a CPU), any str
 
 import torch
 
-from . import _arguments, _check, _head_ops, _keep
+from . import _arguments, _check, _head_ops, _keep, _vocab_parallel
 
 
 def linear_cross_entropy(
@@ -28,6 +28,7 @@ def linear_cross_entropy(
     shift=0,
     tau=None,
     fill=True,
+    group=None,
 ):
     """Cross-entropy of a linear head without its logits.
 
@@ -50,6 +51,13 @@ def linear_cross_entropy(
     together (fill=True) or nothing. 2**-12 is the careful setting, 2**-8 the fast one; None is exact. The loss is the
     same; see lossk.live_report for what was done. Not with softcap and label_smoothing together.
 
+    group: a torch.distributed.ProcessGroup that the vocabulary is cut among. linear_weight and linear_bias are then
+    this rank's slice of it, in the order of the ranks, of any size; everything else, class weights too, is of the whole
+    vocabulary and the same on all ranks. So is the loss, and so must be the gradient that comes back; those of input
+    and scale are summed over the ranks. Forward gathers 1 + K float64 numbers of each token from each rank, one more
+    with label_smoothing; backward all-reduces the gradients of input and scale. tau looks at a slice's own softmax. A
+    token whose logits are all -inf in some slice, though not in all, has gradients of nan.
+
     Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes), with
     tau 1 + 3 x the live share; in bfloat16 on a CPU with AMX all of them are four. On a GPU they are too, or three in
     a block of lossk.keep_logits(), and the rows that count are copied once; a weight in bfloat16 or float16 with
@@ -64,16 +72,17 @@ def linear_cross_entropy(
     """
     return _cross_entropy(
         "linear_cross_entropy", input, linear_weight, target, linear_bias, weight, token_weight, soft_target,
-        ignore_index, reduction, label_smoothing, z_loss, softcap, scale, margin, shift, tau, fill,
+        ignore_index, reduction, label_smoothing, z_loss, softcap, scale, margin, shift, tau, fill, group,
     )  # fmt: skip
 
 
 def _cross_entropy(
     op, input, linear_weight, target, linear_bias, weight, token_weight, soft_target, ignore_index, reduction,
-    label_smoothing, z_loss, softcap, scale, margin, shift, tau, fill,
+    label_smoothing, z_loss, softcap, scale, margin, shift, tau, fill, group=None,
 ):  # fmt: skip
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap)
-    vocab = linear_weight.shape[0]
+    part = None if group is None else _vocab_parallel.Part(op, group, linear_weight)
+    vocab = linear_weight.shape[0] if part is None else part.vocab  # of a group on a GPU a tensor: nobody waits for it
     _check.reduction(op, reduction)
     _check.number(op, "label_smoothing", label_smoothing, 0, 1, "a number in [0, 1]")
     _check.number(op, "z_loss", z_loss)
@@ -82,7 +91,8 @@ def _cross_entropy(
     if tau and softcap and label_smoothing:
         raise ValueError(f"{op}: tau must be None where softcap and label_smoothing are both given, got {tau}")
     if weight is not None:
-        _check.floats(op, "weight", weight, (vocab,), h.input)
+        length = vocab if part is None else part.length(weight)
+        _check.floats(op, "weight", weight, (length,), h.input)
         if weight.requires_grad:
             raise ValueError(f"{op}: weight must not require grad: the loss has no derivative by class weights")
         weight = weight.to(h.acc)
@@ -97,7 +107,7 @@ def _cross_entropy(
     # loss_i = a lse + b lse^2 - e/V sum_v w_v z_v - sum_k pick_k z_k, so that gradients are linear in what is known now
     present = index >= 0
     active = present.any(-1)
-    class_weight = None if weight is None else torch.where(present, weight[index.clamp(0, max(vocab - 1, 0))], 0)
+    class_weight = None if weight is None else torch.where(present, weight[index.clamp(0, max(len(weight) - 1, 0))], 0)
     if class_weight is not None:
         share = share * class_weight
     per_row = active.to(h.acc)
@@ -108,28 +118,38 @@ def _cross_entropy(
     if token_weight is not None:
         per_row = per_row * torch.where(active, token_weight.reshape(-1).to(h.acc), 0)
     pick = (1 - label_smoothing) * share * per_row[:, None]
-    dense = label_smoothing / max(vocab, 1) * per_row
+    dense = label_smoothing / (vocab.double() if isinstance(vocab, torch.Tensor) else max(vocab, 1)) * per_row
     smooth_sum = vocab if weight is None else weight.sum()
-    aux = weight if label_smoothing else None
+    aux, own = weight if label_smoothing else None, index
+    if part is not None:
+        h, own, aux = part.rows(h), part.local(index), None if aux is None else part.slice(aux)
 
-    rest = (h.linear_bias, h.scale, index, aux, active, h.softcap, float(margin))
+    rest = (h.linear_bias, h.scale, own, aux, active, h.softcap, float(margin))
     tensors = (h.input, h.linear_weight, h.linear_bias, h.scale)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
     live = tau if any(needs) else 0.0
     fused = not live and reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
-    fused = fused and _head_ops.gradient_in_forward(h.input)
+    fused = fused and part is None and _head_ops.gradient_in_forward(h.input)
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
         coefs = torch.stack([a, z_loss * per_row, *([-dense] if label_smoothing else [])])
         loss = torch.ops.lossk.cce_forward(*tensors[:2], *rest, coefs, pick, needs)[0]
     else:
         keep = _keep.columns(h, live) if any(needs) else 0
-        stats, _, logp, *_ = torch.ops.lossk.linear_stats(
+        stats, logits, logp, *_ = torch.ops.lossk.linear_stats(
             h.input, h.linear_weight, *rest, bool(label_smoothing), live, bool(fill), keep
         )
-        loss = z_loss * per_row * stats[0] ** 2 - torch.where(present, pick * logp, 0).sum(-1)
+        lse, aux_logp = stats[0], stats[_head_ops.STATS.index("aux_logp")] if label_smoothing else None
+        if part is not None:
+            if label_smoothing:  # of a slice relative to its own lse, which is -inf where it has no columns
+                aux_sum = part.columns if aux is None else aux.sum()
+                aux_dot = aux_logp + aux_sum * _vocab_parallel.lse_of(stats) if part.columns else per_row.double() * 0
+            lse, logp, parts = part.gather(index, stats, logits, *([aux_dot] if label_smoothing else []))
+            aux_logp = parts[:, 1].sum(0) - smooth_sum * lse if label_smoothing else None
+        loss = z_loss * per_row * lse**2 - torch.where(present, pick * logp, 0).sum(-1)
         if label_smoothing:
-            loss = loss - dense * stats[_head_ops.STATS.index("aux_logp")]
+            loss = loss - dense * aux_logp
+        loss = loss.to(h.acc)
     if reduction == "none":
         loss = loss.view(h.shape)
         return loss[..., : h.shape[-1] - shift] if shift else loss
