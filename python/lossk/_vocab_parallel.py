@@ -1,9 +1,9 @@
-"""A vocabulary that is cut among the processes of a group: what they tell each other.
+"""A vocabulary sharded among the ranks of a process group, as tensor parallelism has it: what they tell each other.
 
-Each has the same rows and a slice of the columns. Of a row a slice's statistics are a few numbers, which all processes
+Each has the same tokens and a shard of the columns. Of a token a shard's statistics are a few numbers, which all ranks
 gather; what the whole vocabulary would have given is a formula of these, in float64, that each computes for itself. The
-loss is then the same everywhere, and so is what comes back: a backward only needs its own slice's share of it, and the
-sum of what the slices say of the rows.
+loss is then the same everywhere, and so is what comes back: a backward needs its own shard's share of it, and the sum
+of what the shards say of the tokens.
 """
 
 import torch
@@ -13,65 +13,80 @@ from torch.autograd.function import once_differentiable
 from . import _check
 
 
-class Part:
-    """This process's columns, [first, first + rows of its weight) of `vocab`."""
+def check_group(op, group):
+    if dist.is_available() and isinstance(group, dist.ProcessGroup):
+        return
+    if dist.is_available() and group == dist.GroupMember.NON_GROUP_MEMBER:  # what new_group gives to the others
+        raise ValueError(f"{op}: group must have this process among its ranks, got {group}")
+    raise TypeError(f"{op}: group must be None or a torch.distributed.ProcessGroup, got {type(group).__name__}")
 
-    def __init__(self, op, group, weight):
-        if not (dist.is_available() and isinstance(group, dist.ProcessGroup)):
-            raise TypeError(f"{op}: group must be None or a torch.distributed.ProcessGroup, got {type(group).__name__}")
-        self.group, self.columns = group, weight.shape[0]
-        rank = dist.get_rank(group)
-        if rank < 0:
-            raise ValueError(f"{op}: group must have this process among its ranks")
-        sizes = _gathered(torch.tensor([self.columns], device=weight.device), group)[:, 0]
-        self.first, vocab = sizes[:rank].sum(), sizes.sum()
-        self.vocab = int(vocab) if _check.may_look(vocab) else vocab
 
-    def length(self, like):
-        """The vocabulary's, or that of a traced `like`. On a GPU this waits for it: with a wrong one an index would be
-        out of bounds."""
-        return like.shape[0] if torch.compiler.is_compiling() else int(self.vocab)
+class Shard:
+    """This rank's columns of a vocabulary of `vocab`, from `first` on. On a GPU both are tensors, so that nobody waits
+    for it."""
 
-    def rows(self, h):
-        """An _arguments.Head whose rows' gradients are those of the whole vocabulary."""
-        own = lambda x: _Rows.apply(x, self.group) if x is not None and x.requires_grad else x  # noqa: E731
-        return h._replace(input=own(h.input), scale=own(h.scale))
+    def __init__(self, op, group, h):
+        self.group, self.columns = group, h.linear_weight.shape[0]
+        rank, sizes = dist.get_rank(group), (self.columns, h.shape.numel())
+        sizes = torch.stack([h.input.new_full((), size, dtype=torch.int64) for size in sizes])
+        columns, tokens = _gathered(sizes, group).unbind(1)
+        self.first, self.vocab = columns[:rank].sum(), columns.sum()
+        if _check.may_look(tokens):
+            if (tokens != tokens[0]).any():
+                raise ValueError(f"{op}: input must have the same tokens on all ranks of group, got {tokens.tolist()}")
+            self.vocab = int(self.vocab)
+
+    def class_weights(self, op, weight, h):
+        """[vocab]; where nobody may look, nan if it is of another length."""
+        known = not isinstance(self.vocab, torch.Tensor)
+        _check.floats(op, "weight", weight, (self.vocab,) if known else weight.shape, h.input)
+        return weight if known else torch.where(self.vocab == weight.shape[0], weight, torch.nan)
+
+    def tokens(self, h):
+        """An _arguments.Head whose tokens' gradients are those of the whole vocabulary."""
+        return h._replace(**{name: sum_over_shards(getattr(h, name), self.group) for name in ("input", "scale")})
 
     def local(self, index):
-        """Columns of the whole vocabulary as those of this slice, -1 where they are others'."""
+        """Columns of the whole vocabulary as those of this shard, -1 where they are others'."""
         at = index - self.first
         return torch.where((at >= 0) & (at < self.columns) & (index >= 0), at, -1)
 
-    def slice(self, x):
-        """This slice of x [vocab]."""
-        return x[self.first + torch.arange(self.columns, device=x.device)]
+    def of(self, x):
+        """This shard of x [vocab]."""
+        return x[(self.first + torch.arange(self.columns, device=x.device)).clamp(max=max(x.shape[0] - 1, 0))]
 
     def gather(self, index, stats, logits, *others):
-        """lse [N] and log p [N, K] of the whole vocabulary, from a slice's statistics and its logits at local(index),
-        nan where index is beyond the vocabulary; and each slice's own lse and others [N]: [ranks, 1 + others, N].
-        Trap: others must be the slice's own. What depends on other slices too would get a part of its gradient."""
+        """lse [N] and log p [N, K] of the whole vocabulary, from a shard's statistics and its logits at local(index),
+        nan where index is beyond the vocabulary; and each shard's own lse and others [N]: [ranks, 1 + others, N].
+        Trap: others must be the shard's own. What depends on other shards too would get a part of its gradient."""
         picked = torch.where(self.local(index) >= 0, logits, 0)
         own = torch.cat([torch.stack([lse_of(stats), *others]), picked.T.double()])
-        parts = _Slices.apply(own, self.group)
-        lse = parts[:, 0].logsumexp(0)
-        logp = parts[:, 1 + len(others) :].sum(0).T - lse[:, None]
-        return lse, torch.where(index < self.vocab, logp, torch.nan), parts[:, : 1 + len(others)]
+        shards = _Shards.apply(own, self.group)
+        lse = shards[:, 0].logsumexp(0)
+        logp = shards[:, 1 + len(others) :].sum(0).T - lse[:, None]
+        return lse, torch.where(index < self.vocab, logp, torch.nan), shards[:, : 1 + len(others)]
+
+
+def sum_over_shards(x, group):
+    """x, whose gradient is the sum of those of all ranks."""
+    return _Tokens.apply(x, group) if x is not None and x.requires_grad else x
 
 
 def lse_of(stats):
-    """In float64: a second number has what rounding left off the first, nan where that is -inf."""
+    """float64: the float32 number and, where that is finite, what rounding left off it."""
     return stats[0].double() + stats[1].detach().nan_to_num(0.0).double()
 
 
 def _gathered(x, group):
-    """[ranks, *shape of x], in the order of the ranks."""
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, x.contiguous(), group=group)
-    return torch.stack(parts)
+    """[ranks, *shape of x], in the order of the group's ranks."""
+    x = x.contiguous()
+    every = [torch.empty_like(x) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, x, group=group)
+    return torch.stack(every)
 
 
-class _Slices(torch.autograd.Function):
-    """Every process computes the same of the gathered numbers: what comes back to its own is the whole gradient."""
+class _Shards(torch.autograd.Function):
+    """Every rank computes the same of the gathered numbers: what comes back to its own is the whole gradient."""
 
     @staticmethod
     def forward(ctx, own, group):
@@ -84,8 +99,8 @@ class _Slices(torch.autograd.Function):
         return grad[ctx.rank], None
 
 
-class _Rows(torch.autograd.Function):
-    """Rows that every process has: their gradient is the sum of what the slices say."""
+class _Tokens(torch.autograd.Function):
+    """Tokens that every rank has: their gradient is the sum of what the shards say, in float32 or wider."""
 
     @staticmethod
     def forward(ctx, x, group):
@@ -95,6 +110,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad, group=ctx.group)
-        return grad, None
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        total = grad.to(wide, copy=True, memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=ctx.group)
+        return total.to(grad.dtype), None

@@ -51,12 +51,13 @@ def linear_cross_entropy(
     together (fill=True) or nothing. 2**-12 is the careful setting, 2**-8 the fast one; None is exact. The loss is the
     same; see lossk.live_report for what was done. Not with softcap and label_smoothing together.
 
-    group: a torch.distributed.ProcessGroup that the vocabulary is cut among. linear_weight and linear_bias are then
-    this rank's slice of it, in the order of the ranks, of any size; everything else, class weights too, is of the whole
-    vocabulary and the same on all ranks. So is the loss, and so must be the gradient that comes back; those of input
-    and scale are summed over the ranks. Forward gathers 1 + K float64 numbers of each token from each rank, one more
-    with label_smoothing; backward all-reduces the gradients of input and scale. tau looks at a slice's own softmax. A
-    token whose logits are all -inf in some slice, though not in all, has gradients of nan.
+    group: a torch.distributed.ProcessGroup that the vocabulary is sharded among (tensor parallelism). linear_weight and
+    linear_bias are then this rank's shard of it, in the order of the group's ranks, of any size; everything else, class
+    weights too, is of the whole vocabulary and the same on all ranks. So is the loss, and so must be the gradient that
+    comes back and the tensors that want one; those of input and scale are summed over the ranks. Forward gathers each
+    rank's sizes, and 1 + K float64 numbers of each token, one more with label_smoothing; backward all-reduces the
+    gradients of input and scale in float32. An error on one rank alone leaves the others waiting. tau looks at a
+    shard's own softmax. A token whose logits are all -inf in some shard, though not in all, has gradients of nan.
 
     Cost: forward + backward of 'mean' and 'sum' are three matrix products, of 'none' four (backward recomputes), with
     tau 1 + 3 x the live share; in bfloat16 on a CPU with AMX all of them are four. On a GPU they are too, or three in
@@ -81,8 +82,8 @@ def _cross_entropy(
     label_smoothing, z_loss, softcap, scale, margin, shift, tau, fill, group=None,
 ):  # fmt: skip
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap)
-    part = None if group is None else _vocab_parallel.Part(op, group, linear_weight)
-    vocab = linear_weight.shape[0] if part is None else part.vocab  # of a group on a GPU a tensor: nobody waits for it
+    if group is not None:
+        _vocab_parallel.check_group(op, group)
     _check.reduction(op, reduction)
     _check.number(op, "label_smoothing", label_smoothing, 0, 1, "a number in [0, 1]")
     _check.number(op, "z_loss", z_loss)
@@ -90,14 +91,18 @@ def _cross_entropy(
     tau = _check.tau(op, tau)
     if tau and softcap and label_smoothing:
         raise ValueError(f"{op}: tau must be None where softcap and label_smoothing are both given, got {tau}")
+    if token_weight is not None:
+        _check.floats(op, "token_weight", token_weight, h.shape, h.input)
+    shard = None if group is None else _vocab_parallel.Shard(op, group, h)
+    vocab = linear_weight.shape[0] if shard is None else shard.vocab
     if weight is not None:
-        length = vocab if part is None else part.length(weight)
-        _check.floats(op, "weight", weight, (length,), h.input)
+        if shard is None:
+            _check.floats(op, "weight", weight, (vocab,), h.input)
+        else:
+            weight = shard.class_weights(op, weight, h)
         if weight.requires_grad:
             raise ValueError(f"{op}: weight must not require grad: the loss has no derivative by class weights")
         weight = weight.to(h.acc)
-    if token_weight is not None:
-        _check.floats(op, "token_weight", token_weight, h.shape, h.input)
     index, share = _arguments.targets(op, h, vocab, target, soft_target, ignore_index, margin)
     if shift:
         index = _shifted(op, index.view(*h.shape, index.shape[-1]), shift, -1).flatten(0, -2)
@@ -121,15 +126,15 @@ def _cross_entropy(
     dense = label_smoothing / (vocab.double() if isinstance(vocab, torch.Tensor) else max(vocab, 1)) * per_row
     smooth_sum = vocab if weight is None else weight.sum()
     aux, own = weight if label_smoothing else None, index
-    if part is not None:
-        h, own, aux = part.rows(h), part.local(index), None if aux is None else part.slice(aux)
+    if shard is not None:
+        h, own, aux = shard.tokens(h), shard.local(index), None if aux is None else shard.of(aux)
 
     rest = (h.linear_bias, h.scale, own, aux, active, h.softcap, float(margin))
     tensors = (h.input, h.linear_weight, h.linear_bias, h.scale)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
     live = tau if any(needs) else 0.0
     fused = not live and reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
-    fused = fused and part is None and _head_ops.gradient_in_forward(h.input)
+    fused = fused and shard is None and _head_ops.gradient_in_forward(h.input)
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
         coefs = torch.stack([a, z_loss * per_row, *([-dense] if label_smoothing else [])])
@@ -140,12 +145,14 @@ def _cross_entropy(
             h.input, h.linear_weight, *rest, bool(label_smoothing), live, bool(fill), keep
         )
         lse, aux_logp = stats[0], stats[_head_ops.STATS.index("aux_logp")] if label_smoothing else None
-        if part is not None:
-            if label_smoothing:  # of a slice relative to its own lse, which is -inf where it has no columns
-                aux_sum = part.columns if aux is None else aux.sum()
-                aux_dot = aux_logp + aux_sum * _vocab_parallel.lse_of(stats) if part.columns else per_row.double() * 0
-            lse, logp, parts = part.gather(index, stats, logits, *([aux_dot] if label_smoothing else []))
-            aux_logp = parts[:, 1].sum(0) - smooth_sum * lse if label_smoothing else None
+        if shard is not None:
+            aux_dot = []  # sum_v aux_v z_v of the shard; aux_logp is relative to its lse, -inf where it has no columns
+            if label_smoothing and shard.columns:
+                aux_dot = [aux_logp + (shard.columns if aux is None else aux.sum()) * _vocab_parallel.lse_of(stats)]
+            elif label_smoothing:
+                aux_dot = [torch.zeros_like(per_row, dtype=torch.float64)]
+            lse, logp, shards = shard.gather(index, stats, logits, *aux_dot)
+            aux_logp = shards[:, 1].sum(0) - smooth_sum * lse if label_smoothing else None
         loss = z_loss * per_row * lse**2 - torch.where(present, pick * logp, 0).sum(-1)
         if label_smoothing:
             loss = loss - dense * aux_logp

@@ -14,7 +14,7 @@ class LinearCrossEntropyLoss(torch.nn.Module):
     loss = cross_entropy(softcap(scale (input weight^T + bias)), target); every option of
     lossk.linear_cross_entropy. weight [num_classes, in_features], bias [num_classes] or None.
     forward(input [..., in_features], target [...], **per_token) -> loss in float32; per_token: token_weight,
-    soft_target, scale.
+    soft_target, scale, and group, of which num_classes is then this rank's shard.
 
     Tie it to an embedding by assignment: loss.weight = embedding.weight.
     """

@@ -72,38 +72,40 @@ def linear_logp(
         kept = linear_logp(x[keep], weight, target[keep], saved=LogP(*(s[keep] for s in all)))
 
     tau: a backward over live columns, as in linear_cross_entropy, from 2**-12 at most: entropy's gradient decays
-    slowly. Not with softcap, nor with saved. group: the vocabulary is cut among a process group, as in
+    slowly. Not with softcap, nor with saved. group: the vocabulary is sharded among a process group, as in
     linear_cross_entropy; not with saved. Errors as linear_cross_entropy.
     """
     op = "linear_logp"
     scale = _arguments.one_over(op, "temperature", temperature)
     h = _arguments.head(op, input, linear_weight, linear_bias, scale, softcap, "temperature")
-    part = None if group is None else _vocab_parallel.Part(op, group, linear_weight)
-    vocab = linear_weight.shape[0] if part is None else part.vocab
+    if group is not None:
+        _vocab_parallel.check_group(op, group)
+        if saved is not None:
+            raise ValueError(f"{op}: group must be None with saved, which has no values of the shards")
+    shard = None if group is None else _vocab_parallel.Shard(op, group, h)
+    vocab = linear_weight.shape[0] if shard is None else shard.vocab
     index, _ = _arguments.targets(op, h, vocab, target, None, ignore_index, 0.0)
     active = index[:, 0] >= 0
     if saved is not None:
         if tau is not None:
             raise ValueError(f"{op}: tau must be None with saved, whose call has left no sketch, got {tau}")
-        if part is not None:
-            raise ValueError(f"{op}: group must be None with saved, which has no values of the slices")
         logp, entropy, lse = _saved_rows(op, h, saved)
         lse = torch.stack([lse, torch.zeros_like(lse)])
         logp, entropy, lse = saved_statistics(h, index, active, logp[:, None], entropy, lse)
-    elif part is None:
+    elif shard is None:
         stats, _, logp, *_ = statistics(op, h, index, None, active, full=True, tau=tau)
         entropy, lse = stats[STATS.index("entropy")], stats[0]
     else:
-        logp, entropy, lse = _logp_of_slices(op, part, h, index, active, tau)
+        logp, entropy, lse = _logp_of_shards(op, shard, h, index, active, tau)
     return LogP(*(x.view(h.shape) for x in (logp[:, 0], entropy, lse)))
 
 
-def _logp_of_slices(op, part, h, index, active, tau):
-    stats, logits, *_ = statistics(op, part.rows(h), part.local(index), None, active, full=True, tau=tau)
-    lse, logp, parts = part.gather(index, stats, logits, stats[STATS.index("entropy")].double())
-    slices, entropies = parts.unbind(1)
-    # lse - sum_r w_r E_r[z], as numbers that do not cancel; a slice may have no columns
-    entropy = (torch.exp(slices - lse) * torch.where(slices == -torch.inf, 0, entropies + (lse - slices))).sum(0)
+def _logp_of_shards(op, shard, h, index, active, tau):
+    stats, logits, *_ = statistics(op, shard.tokens(h), shard.local(index), None, active, full=True, tau=tau)
+    lse, logp, shards = shard.gather(index, stats, logits, stats[STATS.index("entropy")].double())
+    lses, entropies = shards.unbind(1)
+    # lse - sum_r w_r E_r[z], as numbers that do not cancel; a shard may have no columns
+    entropy = (torch.exp(lses - lse) * torch.where(lses == -torch.inf, 0, entropies + (lse - lses))).sum(0)
     some = lambda x: torch.where(active, x, 0).to(h.acc)  # noqa: E731
     return some(logp[:, 0])[:, None], some(entropy), some(lse)
 
