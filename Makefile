@@ -47,6 +47,7 @@ emulator-check: emulator $(VENV)/installed  ## ten minutes: they pass, in three 
 	$(EMULATED) tests/test_divergence.py -k "masked or infinitely or frozen or (options and none and bfloat16)"
 	$(EMULATED) tests/test_live.py -k "(test_options and bfloat16) or lists_with_everything"
 	$(EMULATED) tests/test_cce_gradients.py -k "long or dlogits_where or made_in"
+	$(EMULATED) tests/test_keep.py -k "any_call or (options and bfloat16) or minus_infinity or shapes or refuses"
 	$(EMULATED) tests/test_harmonic.py -k "ragged or on_a_centre or (live_columns and none and bfloat16)"
 	$(EMULATED) tests/test_losses.py tests/test_losses_sets.py -k "leading or ignored or positive"
 	LOSSK_KERNELS=mma_sync $(EMULATED) tests/test_stats_gradients.py
