@@ -146,13 +146,14 @@ def by_path(path: str, run: Callable[[], object]) -> Callable[[], object]:
     return chosen
 
 
-def keeping(run: Callable[[], object]) -> Callable[[], object]:
+def keeping(run: Callable[..., object]) -> Callable[..., object]:
     """The same, with all logits kept from forward to backward."""
-    import lossk
 
-    def kept() -> object:
+    def kept(*args: object) -> object:
+        import lossk
+
         with lossk.keep_logits():
-            return run()
+            return run(*args)
 
     return kept
 

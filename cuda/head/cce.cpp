@@ -27,7 +27,6 @@ Loss sum_of_rows(const Operands& x, const Statistics& s, const LossCoefs& c, int
       .aux_sum = data<double>(s.aux_sum),
       .head = x.head,
       .full = c.full,
-      .n = x.n,
       .loss = data<float>(l.loss),
       .row_coef = data<float>(l.row_coef)};
   x.run(sum_loss(params, x.device.stream));

@@ -49,7 +49,6 @@ std::tuple<Tensor, Tensor, Tensor> linear_topk(
       {.partial = partial.data_ptr(),
        .parts = ceil_div(x.v, segment_of(x.v)),
        .head = x.head,
-       .n = x.n,
        .stats = data<float>(stats)},
       false, x.device.stream));
   return {values, indices, torch::stable::clone(torch::stable::select(stats, 0, 0))};

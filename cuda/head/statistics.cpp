@@ -100,7 +100,6 @@ Statistics statistics(Operands& x, bool full, Leave leave, bool sums_z) {
       {.partial = partial.data_ptr(),
        .parts = parts,
        .head = x.head,
-       .n = x.n,
        .index = x.index,
        .aux_sum = data<double>(out.aux_sum),
        .stats = data<float>(out.stats),

@@ -6,7 +6,8 @@ linear_weight [V, D] in float32, bfloat16 or float16 (float64 on a CPU), any str
 
 import torch
 
-from . import _arguments, _check, _head_ops, _keep, _vocab_parallel
+from . import _arguments, _check, _head_ops, _vocab_parallel
+from .stats import statistics
 
 
 def linear_cross_entropy(
@@ -125,25 +126,22 @@ def _cross_entropy(
     pick = (1 - label_smoothing) * share * per_row[:, None]
     dense = label_smoothing / (vocab.double() if isinstance(vocab, torch.Tensor) else max(vocab, 1)) * per_row
     smooth_sum = vocab if weight is None else weight.sum()
-    aux, own = weight if label_smoothing else None, index
-    if shard is not None:
-        h, own, aux = shard.tokens(h), shard.local(index), None if aux is None else shard.of(aux)
+    aux = weight if label_smoothing else None
 
-    rest = (h.linear_bias, h.scale, own, aux, active, h.softcap, float(margin))
-    tensors = (h.input, h.linear_weight, h.linear_bias, h.scale)
-    needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in tensors]
-    live = tau if any(needs) else 0.0
+    needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in h[:4]]
+    live = tau and any(needs)
     fused = not live and reduction != "none" and not (torch.is_grad_enabled() and pick.requires_grad)
     fused = fused and shard is None and _head_ops.gradient_in_forward(h.input)
     if fused:
         a = pick.sum(-1) + dense * smooth_sum
         coefs = torch.stack([a, z_loss * per_row, *([-dense] if label_smoothing else [])])
-        loss = torch.ops.lossk.cce_forward(*tensors[:2], *rest, coefs, pick, needs)[0]
+        loss = torch.ops.lossk.cce_forward(*h[:4], index, aux, active, h.softcap, float(margin), coefs, pick, needs)[0]
     else:
-        keep = _keep.columns(h, live) if any(needs) else 0
-        stats, logits, logp, *_ = torch.ops.lossk.linear_stats(
-            h.input, h.linear_weight, *rest, bool(label_smoothing), live, bool(fill), keep
-        )
+        own = index
+        if shard is not None:
+            h, own, aux = shard.tokens(h), shard.local(index), None if aux is None else shard.of(aux)
+        how = dict(full=bool(label_smoothing), tau=tau or None, fill=bool(fill), margin=margin)
+        stats, logits, logp, *_ = statistics(op, h, own, aux, active, **how)
         lse, aux_logp = stats[0], stats[_head_ops.STATS.index("aux_logp")] if label_smoothing else None
         if shard is not None:
             aux_dot = []  # sum_v aux_v z_v of the shard; aux_logp is relative to its lse, -inf where it has no columns

@@ -185,14 +185,14 @@ def linear_metrics(input, linear_weight, target, *, linear_bias=None, scale=1.0,
 # ---- for losses too: checked arguments, rows flattened ---------------------------------------------------------------
 
 
-def statistics(op, h, index, aux, active, *, full, tau=None, margin=0.0):
+def statistics(op, h, index, aux, active, *, full, tau=None, fill=True, margin=0.0):
     """What the op linear_stats gives for an _arguments.Head; its stats [12, N] are named in _head_ops.STATS."""
     tau = _check.tau(op, tau)
     if tau and full and h.softcap:
         raise ValueError(f"{op}: tau must be None with softcap where more than lse and logits is wanted, got {tau}")
     differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in h[:4])
     tau, keep = (tau, _keep.columns(h, tau)) if differentiable else (0.0, 0)
-    return torch.ops.lossk.linear_stats(*h[:4], index, aux, active, h.softcap, float(margin), full, tau, True, keep)
+    return torch.ops.lossk.linear_stats(*h[:4], index, aux, active, h.softcap, float(margin), full, tau, fill, keep)
 
 
 def saved_statistics(h, index, active, logp, entropy, lse):

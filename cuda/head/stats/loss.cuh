@@ -11,7 +11,7 @@ constexpr int kLossThreads = 512;
 
 __global__ void __launch_bounds__(kLossThreads) loss_of_rows(const __grid_constant__ LossParams p) {
   LOSSK_SHARED(raw);
-  const int64_t n = p.n;
+  const int64_t n = p.head.rows;
   const int rows = p.head.rows_there.of(p.head.rows), k = p.head.picks.count;
   double sum = 0;
   for (int line = threadIdx.x; line < rows; line += kLossThreads) {

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kMergeThreads, 1) merge_rows(const __grid_cons
   State s = merge_parts(p.parts, there, of_part, *reinterpret_cast<MergeShared<State>*>(raw));
   if (!there || threadIdx.x >= kMergeRows) return;
 
-  const int64_t row = p.head.id(static_cast<int>(line)), n = p.n;
+  const int64_t row = p.head.id(static_cast<int>(line)), n = p.head.rows;
   const int k = p.head.picks.count;
   const int64_t* index = p.index + row * k;
   float* picked = p.picked + row * k;

@@ -73,10 +73,9 @@ struct StatsParams {
 };
 
 struct MergeParams {
-  const void* partial;  // [parts, the head's rows]
+  const void* partial;  // [parts, N]
   int parts;
   Head head;                      // of the whole vocabulary
-  int n;                          // all rows
   const int64_t* index;           // [N, K]
   const double* aux_sum;          // [1]
   float* stats;                   // [12, N] or [3, N]; rows that are not there keep what they have, here and below
@@ -119,7 +118,6 @@ struct LossParams {
   const double* aux_sum;
   Head head;
   bool full;
-  int n;            // all rows
   float* loss;      // [1]
   float* row_coef;  // [6, N] or [1, N]: what depends on lse; the rest is zero already
 };

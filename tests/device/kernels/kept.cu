@@ -48,8 +48,8 @@ class KeptHead {
     check(
         head::merge_stats(
             head::MergeParams{
-                partial.data(), parts, x_.h, p_.s.n, x_.index(), aux_sum.data(), stats.data(), picks.data(),
-                logp.data(), argmax.data()},
+                partial.data(), parts, x_.h, x_.index(), aux_sum.data(), stats.data(), picks.data(), logp.data(),
+                argmax.data()},
             full_, nullptr),
         "merge_stats");
     synchronize();

@@ -92,7 +92,7 @@ Best run_largest(const Path& path, const HeadProblem<T>& p, int k, const Cut& cu
   check(
       head::write_largest(head::WriteLargestParams{best.data(), run.head(), k, values.data(), indices.data()}, nullptr),
       "write_largest");
-  head::MergeParams merge{run.partial.data(), run.segments, run.head(), n};
+  head::MergeParams merge{run.partial.data(), run.segments, run.head()};
   merge.stats = stats.data();
   check(head::merge_stats(merge, false, nullptr), "merge_stats");
   synchronize();

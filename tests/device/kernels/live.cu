@@ -74,7 +74,7 @@ Sketched run_sketch(const Path& path, const HeadProblem<T>& p, bool full) {
   check(
       head::merge_stats(
           head::MergeParams{
-              partial.data(), parts, x.h, x.h.rows, x.index(), aux_sum.data(), stats.data(), picks.data(), logp.data(),
+              partial.data(), parts, x.h, x.index(), aux_sum.data(), stats.data(), picks.data(), logp.data(),
               argmax.data(), slopes_of},
           full, nullptr),
       "merge_stats");

@@ -50,7 +50,7 @@ Found run_stats(const Path& path, const HeadProblem<T>& p, bool full) {
   check(
       head::merge_stats(
           head::MergeParams{
-              partial.data(), parts, x.h, x.h.rows, x.index(), aux_sum.data(), stats.data(), picked.data(), logp.data(),
+              partial.data(), parts, x.h, x.index(), aux_sum.data(), stats.data(), picked.data(), logp.data(),
               argmax.data(), sums, distance},
           full, nullptr),
       "merge_stats");
